@@ -1,0 +1,29 @@
+"""Which device the work runs on."""
+
+from __future__ import annotations
+
+import torch
+
+from frostline.errors import DeviceError
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device for ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
+
+    Raises:
+        DeviceError: there is no such device on this machine.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    kind, _, index = name.partition(":")
+    if kind not in {"cpu", "cuda", "mps"} or (index and not index.isdigit()):
+        raise DeviceError(f"no device is called {name!r}", where="--device", advice="use auto, cpu, cuda, cuda:0 or mps")
+    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
+        found = torch.cuda.device_count()
+        raise DeviceError(f"{name} was asked for, this machine has {found} CUDA devices", where="--device",
+                          advice="use --device cpu or auto")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise DeviceError("mps was asked for, this machine has none", where="--device", advice="use --device cpu or auto")
+    return torch.device(name)

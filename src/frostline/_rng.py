@@ -1,0 +1,35 @@
+"""The only place where frostline draws random numbers: every stream is a function of (seed, purpose, index).
+
+Nothing reads or writes torch's global generator for its own draws; layers that draw by themselves (dropout) run under
+:func:`seeded`, which gives the global state back afterwards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterator
+
+import torch
+
+
+def stream(seed: int, purpose: str, index: int = 0) -> torch.Generator:
+    """A CPU generator that depends on nothing but its arguments."""
+    digest = hashlib.sha256(f"{seed}/{purpose}/{index}".encode()).digest()
+    generator = torch.Generator()
+    generator.manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+    return generator
+
+
+def permutation(count: int, seed: int, epoch: int) -> torch.Tensor:
+    """The order of ``count`` images in ``epoch``: ``(count,)`` int64."""
+    return torch.randperm(count, generator=stream(seed, "order", epoch))
+
+
+@contextlib.contextmanager
+def seeded(seed: int, purpose: str, index: int = 0) -> Iterator[None]:
+    """Run a block with torch's global generators seeded, and restore them afterwards."""
+    first = stream(seed, purpose, index).initial_seed()
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.random.manual_seed(first)
+        yield

@@ -1,0 +1,105 @@
+"""From a decoded picture to the tensor that a backbone was trained to see. It comes with the weights, never apart."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Literal, cast
+
+import numpy as np
+import torch
+from PIL import Image
+
+from frostline.errors import BackboneError
+
+_RESAMPLING = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """Resize, centre crop, scale to 0..1, normalise.
+
+    Attributes:
+        crop: height and width of the crop in pixels.
+        resize: length of the shorter side before cropping (``center``), or of both sides (``squash``), in pixels.
+        mode: ``center`` keeps the aspect ratio and crops the middle; ``squash`` stretches.
+        interpolation: Pillow filter, by torchvision's name.
+        mean: per channel, on the 0..1 scale.
+        std: per channel, on the 0..1 scale.
+    """
+
+    crop: tuple[int, int] = (224, 224)
+    resize: int = 256
+    mode: Literal["center", "squash"] = "center"
+    interpolation: str = "bilinear"
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    def pixels(self, image: Image.Image) -> torch.Tensor:
+        """Resized and cropped: ``(3, H, W)`` uint8. Equal to torchvision's ``Resize`` and ``CenterCrop`` on Pillow."""
+        height, width = self.crop
+        resample = _RESAMPLING[self.interpolation]
+        if self.mode == "squash":
+            image = image.resize((self.resize * width // max(width, height), self.resize * height // max(width, height)), resample)
+        else:
+            image = image.resize(_short_side(image.size, self.resize), resample)
+        left, top = round((image.width - width) / 2.0), round((image.height - height) / 2.0)
+        image = image.crop((left, top, left + width, top + height))
+        return torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1)
+
+    def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
+        """``(N, 3, H, W)`` uint8 to float32, normalised."""
+        mean = torch.tensor(self.mean, device=pixels.device).view(1, 3, 1, 1)
+        std = torch.tensor(self.std, device=pixels.device).view(1, 3, 1, 1)
+        return (pixels.to(torch.float32).div_(255.0) - mean) / std
+
+    def settings(self) -> dict[str, object]:
+        """As plain JSON values; :meth:`from_settings` reads them back."""
+        return cast("dict[str, object]", {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()})
+
+    @staticmethod
+    def from_settings(settings: Mapping[str, object]) -> Preprocess:
+        """The reverse of :meth:`settings`.
+
+        Raises:
+            BackboneError: a field is missing, unknown or of another form.
+        """
+        try:
+            plain = {k: tuple(cast("list[float]", v)) if isinstance(v, list) else v for k, v in settings.items()}
+            made = Preprocess(**plain)  # type: ignore[arg-type]
+        except TypeError as fault:
+            raise BackboneError(f"not a preprocessing record ({fault})") from fault
+        if made.interpolation not in _RESAMPLING or made.mode not in {"center", "squash"} or len(made.mean) != 3:
+            raise BackboneError("not a preprocessing record (unknown interpolation or mode)")
+        return made
+
+    @staticmethod
+    def from_timm(config: Mapping[str, object]) -> Preprocess:
+        """From timm's ``resolve_model_data_config``.
+
+        Raises:
+            BackboneError: the network does not take three-channel images, or its crop mode is one we do not know.
+        """
+        channels, height, width = cast("tuple[int, int, int]", config["input_size"])
+        mode, interpolation = str(config["crop_mode"]), str(config["interpolation"])
+        if channels != 3:
+            raise BackboneError(f"takes images of {channels} channels, frostline gives 3")
+        if mode not in {"center", "squash"} or interpolation not in _RESAMPLING:
+            raise BackboneError(f"crop mode {mode!r} with interpolation {interpolation!r} is not known here")
+        resize = math.floor(min(height, width) / cast("float", config["crop_pct"]))
+        return Preprocess((height, width), resize, cast("Literal['center', 'squash']", mode), interpolation,
+                          cast("tuple[float, float, float]", tuple(cast("list[float]", config["mean"]))),
+                          cast("tuple[float, float, float]", tuple(cast("list[float]", config["std"]))))
+
+
+def _short_side(size: tuple[int, int], short: int) -> tuple[int, int]:
+    width, height = size
+    if width <= height:
+        return short, max(1, int(short * height / width))
+    return max(1, int(short * width / height)), short

@@ -1,0 +1,185 @@
+"""Run a frozen prefix once over images: decode, forward, store."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from frostline._digest import bytes_digest
+from frostline.backbone.preprocess import Preprocess
+from frostline.data.decode import decode, read_image_bytes
+from frostline.errors import CacheError, DecodeError
+from frostline.features.images import ImageSet
+from frostline.features.key import BATCH, FeatureKey
+from frostline.features.store import SHARD_IMAGES, FeatureStore
+from frostline.freeze.apply import evaluating
+
+_DECODE_THREADS = 2
+
+
+@dataclass(frozen=True)
+class FeatureProgress:
+    """How many of the images that had to be computed are done."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """What :func:`ensure_features` did.
+
+    Attributes:
+        decoded: images decoded.
+        forwarded: images run through the prefix; 0 when everything was cached.
+        seconds: wall time.
+    """
+
+    decoded: int
+    forwarded: int
+    seconds: float
+
+    @property
+    def hit(self) -> bool:
+        """Whether nothing had to be computed."""
+        return self.decoded == 0
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """A frozen network with its preprocessing, ready to run."""
+
+    body: nn.Module
+    preprocess: Preprocess
+    device: torch.device
+    precision: str = "fp32"
+
+    def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
+        """``(N, 3, H, W)`` uint8 to features ``(N, ...)`` float32 on the CPU, at the fixed batch shape.
+
+        A last batch that is not full is filled up with black images, so that a feature does not depend on how many
+        images it was computed with.
+        """
+        found: list[torch.Tensor] = []
+        with evaluating(self.body), torch.inference_mode():
+            for part in pixels.split(BATCH):
+                full = torch.cat([part, part.new_zeros(BATCH - len(part), *part.shape[1:])]) if len(part) < BATCH else part
+                x = self.preprocess.normalise(full.to(self.device)).contiguous(memory_format=torch.channels_last)
+                with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
+                    features: torch.Tensor = self.body(x)
+                found.append(features[: len(part)].to(torch.float32).cpu().contiguous())
+        return torch.cat(found)
+
+
+def load_pixels(path: Path, preprocess: Preprocess, digest: str | None = None) -> torch.Tensor:
+    """Read, decode, resize and crop one image: ``(3, H, W)`` uint8. The one way pixels enter frostline.
+
+    Args:
+        path: the file.
+        preprocess: resize and crop.
+        digest: the SHA-256 that its content had when it was listed.
+
+    Raises:
+        DecodeError: it is no image, or cannot be read.
+        CacheError: the file changed since it was listed.
+    """
+    data = read_image_bytes(path)
+    if digest is not None and bytes_digest(data) != digest:
+        raise CacheError("the file changed while the features were computed", where=path, advice="run the same command again")
+    return preprocess.pixels(decode(data).image)
+
+
+def pixel_batches(paths: Sequence[Path], preprocess: Preprocess, sizes: Sequence[int], digests: Sequence[str] | None
+                  ) -> Iterator[list[torch.Tensor | DecodeError]]:
+    """Decode batches of the given sizes in threads, one batch ahead of the caller; an image that fails gives its error."""
+
+    def one(path: Path, digest: str | None) -> torch.Tensor | DecodeError:
+        try:
+            return load_pixels(path, preprocess, digest)
+        except DecodeError as fault:
+            return fault
+
+    known = [None] * len(paths) if digests is None else digests
+    ends = list(itertools.accumulate(sizes))
+    with ThreadPoolExecutor(_DECODE_THREADS) as pool:
+
+        def submit(batch: int) -> list[Future[torch.Tensor | DecodeError]]:
+            if batch == len(ends):
+                return []
+            span = slice(ends[batch] - sizes[batch], ends[batch])
+            return [pool.submit(one, p, d) for p, d in zip(paths[span], known[span], strict=True)]
+
+        ahead = submit(0)
+        for batch in range(len(ends)):
+            current, ahead = ahead, submit(batch + 1)
+            yield [future.result() for future in current]
+
+
+def full_batches(count: int, size: int = BATCH) -> list[int]:
+    """Sizes of the batches that ``count`` images make.
+
+    >>> full_batches(35, 16)
+    [16, 16, 3]
+    """
+    return [min(size, count - start) for start in range(0, count, size)]
+
+
+def ensure_features(store: FeatureStore, key: FeatureKey, prefix: Prefix, images: ImageSet) -> Generator[FeatureProgress, None, Extracted]:
+    """Compute and store the features of all images that are not stored yet; each distinct image once.
+
+    Args:
+        store: where they go, and what is there already.
+        key: what the store was opened with.
+        prefix: the frozen network.
+        images: files and the digests of their content.
+
+    Yields:
+        How far it is, after every batch.
+
+    Returns:
+        What was computed; nothing is decoded or run for images that were stored.
+
+    Raises:
+        CacheError: the cache cannot be written, or an image changed meanwhile.
+    """
+    began = time.perf_counter()
+    if not store.missing(images.digests):
+        return Extracted(0, 0, time.perf_counter() - began)
+    where = dict(zip(images.digests, images.paths, strict=True))
+    decoded = forwarded = 0
+    with store.locked(key):
+        todo = store.missing(images.digests)
+        for start in range(0, len(todo), SHARD_IMAGES):
+            shard = todo[start : start + SHARD_IMAGES]
+            rows, good, bad = yield from _compute(prefix, shard, where, start, len(todo))
+            store.add(good, rows, bad)
+            decoded += len(shard)
+            forwarded += len(good)
+    return Extracted(decoded, forwarded, time.perf_counter() - began)
+
+
+def _compute(prefix: Prefix, shard: Sequence[str], where: dict[str, Path], before: int, total: int
+             ) -> Generator[FeatureProgress, None, tuple[torch.Tensor, list[str], dict[str, str]]]:
+    rows: list[torch.Tensor] = []
+    good: list[str] = []
+    bad: dict[str, str] = {}
+    for batch in pixel_batches([where[d] for d in shard], prefix.preprocess, full_batches(len(shard)), shard):
+        names = shard[len(good) + len(bad) :][: len(batch)]
+        pictures: list[torch.Tensor] = []
+        for name, result in zip(names, batch, strict=True):
+            if isinstance(result, DecodeError):
+                bad[name] = result.fact
+            else:
+                good.append(name)
+                pictures.append(result)
+        if pictures:
+            rows.append(prefix(torch.stack(pictures)))
+        yield FeatureProgress(before + len(good) + len(bad), total)
+    return torch.cat(rows) if rows else torch.empty(0), good, bad

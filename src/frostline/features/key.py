@@ -1,0 +1,54 @@
+"""The identity of cached features: everything that could change a value, as content, never as a time or a path."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import PIL
+import torch
+
+from frostline._digest import settings_digest
+from frostline.backbone.network import Backbone
+
+BATCH = 16
+"""Images a forward pass. Fixed, and part of the key: another batch shape may round differently in the last bit."""
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class FeatureKey:
+    """What the features of an image depend on besides the image's bytes.
+
+    Attributes:
+        settings: plain JSON values; kept beside the features for people to read.
+        digest: SHA-256 over them; the cache's folder name.
+    """
+
+    settings: Mapping[str, object]
+    digest: str
+
+
+def feature_key(backbone: Backbone, *, cut: str, precision: str, device: torch.device) -> FeatureKey:
+    """The key of one prefix on one kind of machine.
+
+    Args:
+        backbone: its weights' digest, architecture and preprocessing are taken.
+        cut: name of the place in the network whose output is cached.
+        precision: ``fp32`` or ``bf16``.
+        device: only its kind counts.
+    """
+    settings: dict[str, object] = {
+        "format": _FORMAT,
+        "backbone": backbone.name,
+        "architecture": backbone.architecture,
+        "weights": backbone.digest,
+        "cut": cut,
+        "preprocess": backbone.preprocess.settings(),
+        "view": "plain",
+        "precision": precision,
+        "engine": f"eager channels-last batch {BATCH} {device.type} torch {torch.__version__}",
+        "decoder": f"Pillow {PIL.__version__}",
+    }
+    return FeatureKey(settings, settings_digest(settings))

@@ -1,0 +1,45 @@
+"""The network that is trained: a backbone and a head, an ordinary ``nn.Module``."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from frostline.backbone.network import Backbone
+from frostline.backbone.open import open_backbone
+from frostline.features.shape import feature_shape
+from frostline.heads import HeadSpec, build_head
+
+
+class TransferModel(nn.Module):
+    """A pre-trained backbone with a new head on top.
+
+    It pickles, copies, compiles, exports and moves like any other module. ``model.backbone`` and ``model.head`` are
+    the two parts; ``model.opened`` keeps where the backbone came from and its preprocessing.
+
+    Args:
+        backbone: an opened backbone, or what :func:`frostline.open_backbone` takes.
+        head: ``linear`` or ``mlp:WIDTH``; its input size is found by running one image.
+        num_classes: number of classes, at least 2.
+        seed: of the head's initial weights.
+
+    Raises:
+        BackboneError: no such backbone.
+        HeadError: no such head, or one that cannot sit on the backbone's features.
+
+    >>> model = TransferModel("tf_efficientnet_lite0", num_classes=2)
+    >>> sum(p.numel() for p in model.head.parameters())
+    2562
+    """
+
+    def __init__(self, backbone: Backbone | nn.Module | str, head: str = "linear", num_classes: int = 2, seed: int = 0) -> None:
+        super().__init__()
+        opened = backbone if isinstance(backbone, Backbone) else open_backbone(backbone)
+        self.opened = opened
+        self.num_classes = num_classes
+        self.backbone: nn.Module = opened.body
+        self.head: nn.Module = build_head(HeadSpec.parse(head), feature_shape(opened), num_classes, seed)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Normalised images ``(N, 3, H, W)`` to logits ``(N, num_classes)``."""
+        return self.head(self.backbone(images))

@@ -1,0 +1,170 @@
+"""The whole way, in order: data, backbone, freeze, features, fit, run. The page to read first."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from frostline._device import resolve_device
+from frostline.backbone import open_backbone
+from frostline.data.manifest import Manifest
+from frostline.data.read import read_data, read_labelled
+from frostline.data.split import duplicates_across, ensure_splits
+from frostline.errors import DataError, DecodeError
+from frostline.features import FeatureProgress, FeatureStore, ImageSet, ensure_features, feature_key
+from frostline.features.extract import full_batches, pixel_batches
+from frostline.features.images import digest_files
+from frostline.fit import Compute, Event, FeaturesReady, Finished, fit
+from frostline.fit.loop import logits_of
+from frostline.fit.metrics import Scores, score
+from frostline.fit.sources import FeatureRows
+from frostline.freeze import FreezePlan
+from frostline.model import TransferModel
+from frostline.recipe import Recipe
+from frostline.run import Run, RunRecord, write_run
+from frostline.run.layout import claim
+from frostline.run.record import tensor_digests
+from frostline.run.summary import Timing, summarise
+
+Listener = Callable[[Event], None]
+
+
+def train(recipe: Recipe, out: Path, *, cache: Path | None, listen: Listener, offline: bool = False, startup: float = 0.0) -> dict[str, Any]:
+    """Train as the recipe says and write a run directory.
+
+    Args:
+        recipe: what to do.
+        out: the run directory; it must not exist yet.
+        cache: folder of the feature cache; None computes the frozen layers anew in every epoch.
+        listen: called with every event, for progress.
+        offline: fetch nothing.
+        startup: seconds spent before this call, for the record.
+
+    Returns:
+        The summary, as written to ``summary.json``.
+
+    Raises:
+        FrostlineError: what was asked for cannot be done; nothing was written to ``out``.
+    """
+    began = time.perf_counter()
+    claim(out)
+    manifest = read_data(Path(recipe.data), None if recipe.val is None else Path(recipe.val))
+    digests = digest_files([r.path for r in manifest.records])
+    manifest = ensure_splits(manifest, digests, recipe.seed)
+    backbone = open_backbone(recipe.backbone, recipe.weights, replace=recipe.replace_layer, offline=offline)
+    model = TransferModel(backbone, recipe.head, len(manifest.classes), recipe.seed)
+    original = tensor_digests(model)
+    plan = FreezePlan(recipe.unfreeze, recipe.batch_norm)
+    images = {split: _part(manifest, digests, split) for split in ("train", "val", "test")}
+    compute = Compute(cache, recipe.device, recipe.precision)
+    events: list[Event] = []
+    for event in fit(model, plan, images["train"], images["val"], epochs=recipe.epochs, batch_size=recipe.batch_size, lr=recipe.lr,
+                     backbone_lr=recipe.backbone_lr, weight_decay=recipe.weight_decay, seed=recipe.seed, compute=compute):
+        events.append(event)
+        listen(event)
+    run = Run(out, recipe, {}, manifest.classes, model)
+    test = evaluate_images(run, images["test"], cache=cache)[0] if len(images["test"]) else None
+    leaks = duplicates_across(manifest, digests)
+    timing = Timing(startup, began, time.perf_counter())
+    summary = summarise(run, events, test, manifest, leaks, timing)
+    rows = [asdict(e) for e in events if type(e).__name__ == "EpochDone"]
+    write_run(out, RunRecord(recipe, summary, rows, manifest, model, original))
+    return summary
+
+
+def evaluate(run: Run, data: Path, *, cache: Path | None, device: str = "auto") -> tuple[Scores, list[tuple[Path, str]]]:
+    """Score a run on labelled images; class folders are matched by name.
+
+    Returns:
+        The scores, and the files that were left out with the reason.
+
+    Raises:
+        DataError: no labelled images, or a class that the run does not know.
+    """
+    return evaluate_images(run, ImageSet.of(read_labelled(data, run.classes)), cache=cache, device=device)
+
+
+def evaluate_images(run: Run, images: ImageSet, *, cache: Path | None, device: str = "auto") -> tuple[Scores, list[tuple[Path, str]]]:
+    """:func:`evaluate` for images that are listed already."""
+    import tempfile
+
+    on = resolve_device(device)
+    prefix = run.prefix(on)
+    with tempfile.TemporaryDirectory(prefix="frostline-") as scratch:
+        key = feature_key(run.model.opened, cut="backbone", precision=prefix.precision, device=on)
+        store = FeatureStore.open(cache or Path(scratch), key)
+        for _ in ensure_features(store, key, prefix, images):
+            pass
+        skipped = [(p, store.skipped[d]) for p, d in zip(images.paths, images.digests, strict=True) if d in store.skipped]
+        usable = images.without(store.skipped)
+        if not len(usable):
+            raise DataError(f"none of the {len(images)} files is an image that can be read")
+        rows = FeatureRows(store.gather(usable.digests).to(on), torch.tensor(usable.labels))
+        return score(logits_of(run.model.head, rows), rows.labels), skipped
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer for one file.
+
+    Attributes:
+        path: the file.
+        label: the most probable class, or None where the file is no image.
+        probabilities: of every class, by name.
+        error: why there is no answer.
+    """
+
+    path: Path
+    label: str | None
+    probabilities: dict[str, float]
+    error: str | None = None
+
+
+def predict(run: Run, paths: list[Path], *, device: str = "auto") -> Iterator[Prediction]:
+    """Label files one after the other, in their order; a file that is no image gives an error and the rest go on."""
+    prefix = run.prefix(resolve_device(device))
+    on = prefix.device
+    at = 0
+    for batch in pixel_batches(paths, prefix.preprocess, full_batches(len(paths)), None):
+        pixels = [p for p in batch if not isinstance(p, DecodeError)]
+        answers: list[list[float]] = []
+        if pixels:
+            with torch.inference_mode():
+                answers = run.model.head(prefix(torch.stack(pixels)).to(on)).softmax(1).tolist()
+        found = iter(answers)
+        for path, picture in zip(paths[at : at + len(batch)], batch, strict=True):
+            if isinstance(picture, DecodeError):
+                yield Prediction(path, None, {}, picture.fact)
+                continue
+            probabilities = dict(zip(run.classes, next(found), strict=True))
+            yield Prediction(path, max(probabilities, key=lambda c: probabilities[c]), probabilities)
+        at += len(batch)
+
+
+def list_images(paths: list[Path]) -> list[Path]:
+    """Files as they are given, folders replaced by the files in them, sorted; dot names are left out.
+
+    Raises:
+        DataError: a path does not exist, or there is no file at all.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            found.extend(sorted(p for p in path.rglob("*") if p.is_file() and not any(part.startswith(".") for part in p.relative_to(path).parts)))
+        elif path.exists():
+            found.append(path)
+        else:
+            raise DataError("no such file or folder", where=path)
+    if not found:
+        raise DataError("holds no files", where=paths[0] if paths else "PATH")
+    return found
+
+
+def _part(manifest: Manifest, digests: list[str], split: str) -> ImageSet:
+    here = [i for i, r in enumerate(manifest.records) if r.split == split]
+    return ImageSet.of(manifest.only(split), [digests[i] for i in here])

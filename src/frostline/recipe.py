@@ -1,0 +1,66 @@
+"""Everything that defines a run, as one value that is written to ``recipe.toml`` and reads back the same."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from frostline.errors import RecipeError
+
+
+class Recipe(BaseModel):
+    """The settings of ``frostline train``, by the names of its flags; None where the documented rule decides."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data: str
+    val: str | None = None
+    backbone: str = "tf_efficientnet_lite0"
+    weights: str = "default"
+    replace_layer: str | None = None
+    unfreeze: str = "none"
+    head: str = "linear"
+    strategy: Literal["plain"] = "plain"
+    batch_norm: Literal["frozen", "affine", "train"] = "frozen"
+    epochs: int | None = Field(default=None, ge=1)
+    batch_size: int | None = Field(default=None, ge=1)
+    lr: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    backbone_lr: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    weight_decay: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    device: str = "auto"
+    seed: int = Field(default=0, ge=0)
+    cache: bool = True
+
+    def to_toml(self) -> str:
+        """As TOML; settings that the rule decides are left out."""
+        return tomli_w.dumps(self.model_dump(exclude_none=True))
+
+
+def make_recipe(settings: dict[str, object]) -> Recipe:
+    """Check settings and make a recipe of them.
+
+    Raises:
+        RecipeError: names every setting that is unknown or out of range, all at once.
+    """
+    try:
+        return Recipe.model_validate(settings)
+    except ValidationError as fault:
+        faults = [f"--{'.'.join(str(p) for p in e['loc']).replace('_', '-')} {e['input']!r}: {e['msg'].lower()}" for e in fault.errors()]
+        raise RecipeError("; ".join(faults), advice="see frostline train --help") from fault
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read ``recipe.toml``.
+
+    Raises:
+        RecipeError: the file is no recipe.
+    """
+    try:
+        return make_recipe(tomllib.loads(path.read_text(encoding="utf-8")))
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as fault:
+        raise RecipeError(f"cannot be read as a recipe ({fault})", where=path) from fault

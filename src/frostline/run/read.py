@@ -1,0 +1,95 @@
+"""Read a run directory and build its model again, refusing one whose weights are not the run's."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from frostline._digest import tensors_digest
+from frostline.backbone import Preprocess, open_backbone
+from frostline.errors import RunError
+from frostline.features.extract import Prefix
+from frostline.freeze.apply import freeze
+from frostline.model import TransferModel
+from frostline.recipe import Recipe, read_recipe
+from frostline.run import layout
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A finished run, ready to be used.
+
+    Attributes:
+        folder: where it lies.
+        recipe: how it was made.
+        summary: its outcome.
+        classes: class names, in the order of the logits.
+        model: in eval mode, all of it frozen; ``model.opened`` describes the backbone as it was trained.
+    """
+
+    folder: Path
+    recipe: Recipe
+    summary: dict[str, Any]
+    classes: tuple[str, ...]
+    model: TransferModel
+
+    def prefix(self, device: torch.device) -> Prefix:
+        """The trained backbone, all of it frozen by now, ready to run."""
+        precision = "fp32" if self.recipe.precision == "auto" else self.recipe.precision
+        self.model.to(device)
+        return Prefix(self.model.backbone, self.model.opened.preprocess, device, precision)
+
+
+def read_run(folder: Path, *, offline: bool = False) -> Run:
+    """Open a run that ``frostline train`` or ``ImageClassifier.save`` wrote.
+
+    Raises:
+        RunError: it is incomplete, or its weights are damaged or belong to another backbone.
+        WeightsError: the published backbone that it stands on is not to be had.
+    """
+    layout.check_run(folder)
+    recipe = read_recipe(folder / layout.RECIPE)
+    summary = cast("dict[str, Any]", _json(folder / layout.SUMMARY))
+    classes = tuple(cast("list[str]", _json(folder / layout.LABELS)))
+    preprocess = Preprocess.from_settings(cast("dict[str, object]", _json(folder / layout.PREPROCESS)))
+    tensors, metadata = _tensors(folder / layout.WEIGHTS)
+    stored = any(n.startswith("backbone.") for n in tensors)
+    structure_only = "default" if recipe.weights == "default" else "random"  # a run on other weights keeps all of them
+    opened = open_backbone(recipe.backbone, structure_only, replace=recipe.replace_layer, offline=offline)
+    model = TransferModel(replace(opened, preprocess=preprocess), recipe.head, len(classes))
+    wanted = set(model.state_dict())
+    given = set(tensors)
+    if given - wanted or any(n.startswith("head.") and n not in given for n in wanted):
+        raise RunError("the weights do not fit the recipe's network", where=folder / layout.WEIGHTS)
+    try:
+        model.load_state_dict(tensors, strict=False)
+    except RuntimeError as fault:
+        raise RunError("the weights do not fit the recipe's network", where=folder / layout.WEIGHTS) from fault
+    digest = tensors_digest(model.backbone.state_dict())
+    if digest != metadata.get("backbone_sha256"):
+        raise RunError("the backbone is not the one that this run was trained on", where=folder, advice="train again, or restore its weights")
+    if stored:
+        model.opened = replace(model.opened, digest=digest)
+    freeze(model, trainable=(), pinned=[n for n, _ in model.named_modules()])
+    return Run(folder, recipe, summary, classes, model)
+
+
+def _tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            opened = cast("Any", file)
+            return {n: opened.get_tensor(n) for n in opened.keys()}, dict(opened.metadata() or {})  # noqa: SIM118
+    except (SafetensorError, OSError) as fault:
+        raise RunError(f"is damaged ({fault})", where=path) from fault
+
+
+def _json(path: Path) -> object:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as fault:
+        raise RunError(f"is damaged ({fault})", where=path) from fault
