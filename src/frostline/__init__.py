@@ -1,1 +1,86 @@
-"""frostline: train a PyTorch model on top of pre-trained layers that stay frozen, provably, and are computed once."""
+"""frostline: train a PyTorch model on top of pre-trained layers that stay frozen, provably, and are computed once.
+
+The names below are the whole public surface. They are imported when they are first used: ``import frostline`` alone does
+not import torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from frostline.backbone import Backbone, Preprocess, open_backbone
+    from frostline.classifier import ImageClassifier
+    from frostline.errors import FrostlineError
+    from frostline.features import ImageSet
+    from frostline.fit import Compute, EpochDone, FeaturesReady, Finished, Planned, Stopped, fit
+    from frostline.freeze import FreezePlan, ResolvedPlan
+    from frostline.model import TransferModel
+    from frostline.pipeline import evaluate, predict, train
+    from frostline.recipe import Recipe
+    from frostline.run import Run, read_run
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Backbone": "backbone",
+    "Compute": "fit",
+    "EpochDone": "fit",
+    "FeaturesReady": "fit",
+    "Finished": "fit",
+    "FreezePlan": "freeze",
+    "FrostlineError": "errors",
+    "ImageClassifier": "classifier",
+    "ImageSet": "features",
+    "Planned": "fit",
+    "Preprocess": "backbone",
+    "Recipe": "recipe",
+    "ResolvedPlan": "freeze",
+    "Run": "run",
+    "Stopped": "fit",
+    "TransferModel": "model",
+    "evaluate": "pipeline",
+    "fit": "fit",
+    "open_backbone": "backbone",
+    "predict": "pipeline",
+    "read_run": "run",
+    "train": "pipeline",
+}
+
+__all__ = [
+    "Backbone",
+    "Compute",
+    "EpochDone",
+    "FeaturesReady",
+    "Finished",
+    "FreezePlan",
+    "FrostlineError",
+    "ImageClassifier",
+    "ImageSet",
+    "Planned",
+    "Preprocess",
+    "Recipe",
+    "ResolvedPlan",
+    "Run",
+    "Stopped",
+    "TransferModel",
+    "evaluate",
+    "fit",
+    "open_backbone",
+    "predict",
+    "read_run",
+    "train",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOMES:
+        found: object = getattr(importlib.import_module(f"frostline.{_HOMES[name]}"), name)
+        globals()[name] = found
+        return found
+    raise AttributeError(f"module 'frostline' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

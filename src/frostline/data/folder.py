@@ -1,161 +1,126 @@
-"""Images sorted into folders: ``root/class/*`` or ``root/{train,val,test}/class/*``."""
+"""Images sorted into class folders: ``root/class/*`` or ``root/{train,val,test}/class/*``."""
 
 from __future__ import annotations
 
-import os
-import unicodedata
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from frostline.data._classes import refuse_twins, refuse_unknown, sorted_classes
+from frostline.data._names import listed, shown, split_called
+from frostline.data._scan import Scan
 from frostline.data.manifest import ImageRecord, Manifest
-from frostline.errors import DataError, near_names
+from frostline.errors import DataError
 
-ALIASES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-_ADVICE = "put the images into one folder a class, such as DATA/ants/1.jpg"
-_PICTURES = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"}
-
-
-@dataclass
-class _Found:
-    """Class folders below one root, with their files."""
-
-    classes: dict[str, list[Path]] = field(default_factory=dict[str, list[Path]])
-    notes: list[str] = field(default_factory=list[str])
+_PICTURES = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 
 
 def read_folder(root: Path) -> Manifest:
-    """Read a folder of class folders, or one with ``train``, ``val`` (``valid``, ``validation``) and ``test`` in it.
+    """The images to train on. Every file counts that does not begin with a dot; decoding says which are images.
 
-    Every file below a class folder that has no dot name is listed; whether it is an image is found out when it is decoded.
-    Class names are the folders' names, sorted by code point.
+    Args:
+        root: a folder of class folders, or one with ``train`` and optionally ``val`` (``valid``, ``validation``) and
+            ``test``, each with class folders.
 
     Raises:
-        DataError: no such folder, no images, one class only, or a class in val or test that train does not have.
+        DataError: no such folder, no images, fewer than two classes, classes that training does not have.
     """
-    parts = {split: _find(folder, root) for split, folder in _split_folders(root).items()}
-    if not parts:
-        found = _find(_existing(root), root)
-        classes = _usable_classes(found, root)
-        return Manifest(classes, tuple(_records(found, classes, None)), tuple(found.notes))
-    if "train" not in parts:
-        raise DataError("has no train folder beside the others", where=root, advice="name one of them train")
-    classes = _usable_classes(parts["train"], root / "train")
-    records: list[ImageRecord] = []
-    for split, found in parts.items():
-        _check_known(found, classes, root / split)
-        records.extend(_records(found, classes, split))
-    return Manifest(classes, tuple(records), tuple(note for found in parts.values() for note in found.notes))
+    scan = Scan(root)
+    splits = _split_folders(scan)
+    if not splits:
+        files = _class_files(scan, root)
+        classes = sorted_classes(files, root)
+        return Manifest(classes, tuple(_records(files, classes, None)), scan.notes())
+    by_split = {split: _class_files(scan, folder, split == "train") for split, folder in splits.items()}
+    classes = sorted_classes(by_split["train"], splits["train"])
+    for split, files in by_split.items():
+        refuse_unknown(files, classes, splits[split])
+    records = tuple(r for split, files in by_split.items() for r in _records(files, classes, split))
+    return Manifest(classes, records, scan.notes())
 
 
 def read_labelled_folder(root: Path, classes: Sequence[str]) -> Manifest:
-    """Read labelled images for classes that are known already; folders are mapped by name.
+    """Labelled images to measure on, their classes matched by name.
 
-    A folder with ``train/val/test`` in it stands for its ``test``, or else its ``val``; the manifest's notes say so.
+    Args:
+        root: a folder of class folders, one class being enough; of one with ``test`` or ``val`` that is used.
+        classes: the classes of the model.
 
     Raises:
-        DataError: no such folder, no images, or a class that is not among ``classes``.
+        DataError: no such folder, no images, or a class that the model does not know.
     """
-    splits = _split_folders(root)
-    notes: list[str] = []
-    chosen = root
-    if splits and not any((root / name).is_dir() for name in classes):
-        split = next((s for s in ("test", "val") if s in splits), None)
-        if split is None:
-            raise DataError("has a train folder but neither test nor val", where=root, advice="give the folder of class folders itself")
-        chosen = splits[split]
-        notes.append(f"{chosen.name} of {root} is used")
-    found = _find(_existing(chosen), root)
-    _check_known(found, classes, chosen)
-    records = tuple(_records(found, tuple(classes), None))
-    if not records:
-        raise _no_images(chosen)
-    return Manifest(tuple(classes), records, (*notes, *found.notes))
+    scan = Scan(root)
+    folder, notes = _folder_to_measure(scan, classes)
+    files = _class_files(scan, folder)
+    refuse_unknown(files, classes, folder)
+    return Manifest(tuple(classes), tuple(_records(files, classes, None)), (*notes, *scan.notes()))
 
 
-def _split_folders(root: Path) -> dict[str, Path]:
-    found: dict[str, Path] = {}
-    for entry in _folders(_existing(root)):
-        split = ALIASES.get(entry.name)
-        if split is not None:
-            if split in found:
-                raise DataError(f"has both {found[split].name} and {entry.name}", where=root, advice="keep one of them")
-            found[split] = entry
-    return found if "train" in found or len(found) > 1 else {}
+def _split_folders(scan: Scan) -> dict[str, Path]:
+    """The folder of each split, train first; empty where the folders are classes."""
+    folders = scan.listing(scan.root)[1]
+    splits = _by_split(scan, folders)
+    if not splits or not scan.listing(next(iter(splits.values())))[1]:
+        return {}
+    others = [p.name for p in folders if split_called(p.name) is None]
+    if "train" not in splits:
+        if others:
+            return {}
+        raise DataError("no train folder beside " + listed([p.name for p in folders]), where=shown(scan.root))
+    if others and len(splits) == 1:
+        fact = f"{splits['train'].name} holds folders like a split, but lies beside {listed(others)}"
+        raise DataError(fact, where=shown(scan.root), advice="name the folder with the class folders, or move the rest")
+    for folder in folders:
+        if split_called(folder.name) is None:
+            scan.leave_out("folder beside the splits", folder)
+    return splits
 
 
-def _existing(root: Path) -> Path:
-    if not root.is_dir():
-        names = [p.name for p in _folders(root.parent)] if root.parent.is_dir() else []
-        fact = "is not a folder" if root.exists() else "no such folder"
-        raise DataError(fact, where=root, advice=near_names(root.name, names) or "give a folder of class folders, or a CSV or Parquet manifest")
-    return root
+def _by_split(scan: Scan, folders: Sequence[Path]) -> dict[str, Path]:
+    splits: dict[str, Path] = {}
+    for folder in folders:
+        split = split_called(folder.name)
+        if split is not None and splits.setdefault(split, folder) != folder:
+            fact = f"both {splits[split].name} and {folder.name} name the {split} split"
+            raise DataError(fact, where=shown(scan.root), advice="keep one of them")
+    return {s: splits[s] for s in ("train", "val", "test") if s in splits}
 
 
-def _folders(root: Path) -> list[Path]:
-    return sorted((p for p in root.iterdir() if not p.name.startswith(".") and p.is_dir()), key=lambda p: os.fsencode(p.name))
+def _folder_to_measure(scan: Scan, classes: Sequence[str]) -> tuple[Path, tuple[str, ...]]:
+    folders = scan.listing(scan.root)[1]
+    if any(p.name in classes for p in folders):
+        return scan.root, ()
+    splits = _by_split(scan, folders)
+    for split in ("test", "val"):
+        if split in splits and scan.listing(splits[split])[1]:
+            return splits[split], (f"measured on {shown(splits[split].name)} of {shown(scan.root)}",)
+    return scan.root, ()
 
 
-def _find(folder: Path, root: Path) -> _Found:
-    found = _Found()
-    inside = root.resolve()
-    seen: dict[str, str] = {}
-    for entry in _folders(folder):
-        if not entry.resolve().is_relative_to(inside):
-            found.notes.append(f"{_show(entry)} leads out of {_show(root)} and is ignored")
-            continue
-        same = unicodedata.normalize("NFC", entry.name)
-        if same in seen:
-            raise DataError(f"two class folders look the same: {seen[same]!r} and {entry.name!r}", where=folder, advice="rename one of them")
-        seen[same] = entry.name
-        found.classes[entry.name] = _files(entry, inside, found.notes)
-    return found
+def _class_files(scan: Scan, folder: Path, required: bool = True) -> dict[str, list[Path]]:
+    """Files of each class folder in ``folder`` that has any, by the name of the class."""
+    loose, folders = scan.listing(folder)
+    for path in loose:
+        scan.leave_out("file outside the class folders", path)
+    files = {p.name: scan.files_below(p) for p in folders}
+    for path in folders:
+        if not files[path.name]:
+            scan.leave_out("empty class folder", path)
+    filled = {name: paths for name, paths in files.items() if paths}
+    if required and not filled:
+        raise _no_images(scan, folder, loose)
+    refuse_twins(sorted(filled), folder)
+    return filled
 
 
-def _files(folder: Path, inside: Path, notes: list[str]) -> list[Path]:
-    """All files below ``folder``; folder links are not followed, so that no loop is entered."""
-    files: list[Path] = []
-    for place, folders, names in os.walk(folder, followlinks=False):
-        folders[:] = sorted(n for n in folders if not n.startswith("."))
-        for name in sorted(names):
-            path = Path(place) / name
-            if name.startswith("."):
-                continue
-            if path.is_symlink() and not path.resolve().is_relative_to(inside):
-                notes.append(f"{_show(path)} leads out of the data folder and is ignored")
-            elif path.is_file():
-                files.append(path)
-    return files
+def _no_images(scan: Scan, folder: Path, loose: Iterable[Path]) -> DataError:
+    pictures = sum(p.suffix.lower() in _PICTURES for p in loose)
+    if pictures:
+        fact = f"{pictures} image files but no class folders"
+        return DataError(fact, where=shown(folder), advice="sort them into one folder a class")
+    fact = "; ".join(["no images in class folders", *scan.notes()])
+    return DataError(fact, where=shown(folder), advice=f"put them in {shown(folder)}/CLASS/")
 
 
-def _usable_classes(found: _Found, root: Path) -> tuple[str, ...]:
-    full = sorted(name for name, files in found.classes.items() if files)
-    found.notes.extend(f"class folder {_show(root / name)} is empty and is left out" for name in sorted(found.classes) if name not in full)
-    if not full:
-        raise _no_images(root)
-    if len(full) == 1:
-        raise DataError(f"one class only ({_show(Path(full[0]))})", where=root, advice="a classifier needs at least two class folders")
-    return tuple(full)
-
-
-def _check_known(found: _Found, classes: Sequence[str], where: Path) -> None:
-    unknown = sorted(name for name, files in found.classes.items() if files and name not in classes)
-    if unknown:
-        listed = ", ".join(unknown[:3]) + (f" and {len(unknown) - 3} more" if len(unknown) > 3 else "")
-        raise DataError(f"class {listed} is not one of {', '.join(classes[:6])}{' ...' if len(classes) > 6 else ''}",
-                        where=where, advice=near_names(unknown[0], classes) or "rename or remove the folder")
-
-
-def _records(found: _Found, classes: tuple[str, ...], split: str | None) -> list[ImageRecord]:
-    return [ImageRecord(path, label, split) for label, name in enumerate(classes) for path in found.classes.get(name, [])]
-
-
-def _no_images(root: Path) -> DataError:
-    loose = sum(p.suffix.lower() in _PICTURES for p in root.iterdir())
-    if loose:
-        return DataError(f"{loose} images lie here without class folders", where=root, advice=_ADVICE)
-    return DataError("holds no images", where=root, advice=_ADVICE)
-
-
-def _show(path: Path) -> str:
-    return os.fsencode(path).decode("utf-8", errors="replace")
+def _records(files: Mapping[str, Iterable[Path]], classes: Sequence[str], split: str | None) -> Iterable[ImageRecord]:
+    label = {name: i for i, name in enumerate(classes)}
+    return (ImageRecord(path, label[name], split) for name, paths in files.items() for path in paths)

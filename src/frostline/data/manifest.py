@@ -1,22 +1,23 @@
-"""The list of images and labels that everything works from."""
+"""What the data is, as a value: the classes, and one record an image."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-SPLITS = ("train", "val", "test")
+from frostline.errors import DataError
 
 
 @dataclass(frozen=True, slots=True)
 class ImageRecord:
-    """One image.
+    """One file that should be an image.
 
     Attributes:
         path: the file.
-        label: index of its class, or None.
-        split: ``train``, ``val``, ``test``, or None before a split is made.
-        group: images of one subject share it and are never split apart.
+        label: index into the manifest's classes; None where it is not known.
+        split: ``train``, ``val``, ``test``, or None where no split was made yet.
+        group: images of one group (one patient, one camera) never lie on both sides of a split.
     """
 
     path: Path
@@ -27,12 +28,12 @@ class ImageRecord:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Images and classes.
+    """Classes and images, in a fixed order.
 
     Attributes:
-        classes: class names; a record's label is an index into them.
-        records: the images, in a fixed order.
-        notes: what was left out or assumed while reading, in words.
+        classes: names of the classes; a label is an index into them.
+        records: the images.
+        notes: what was left out or decided on the way, one sentence each.
     """
 
     classes: tuple[str, ...]
@@ -43,14 +44,25 @@ class Manifest:
         return len(self.records)
 
     def only(self, split: str) -> Manifest:
-        """The records of one split."""
-        return Manifest(self.classes, tuple(r for r in self.records if r.split == split), self.notes)
+        """The images of one split, with the same classes.
+
+        Args:
+            split: ``train``, ``val`` or ``test``.
+        """
+        return replace(self, records=tuple(r for r in self.records if r.split == split))
 
     def labels(self) -> list[int]:
-        """The label of each labelled record, in order."""
-        return [r.label for r in self.records if r.label is not None]
+        """Label of each image, in order.
+
+        Raises:
+            DataError: an image has no label.
+        """
+        labels = [r.label for r in self.records if r.label is not None]
+        if len(labels) != len(self.records):
+            raise DataError(f"{len(self.records) - len(labels)} of {len(self.records)} images have no label")
+        return labels
 
     def counts(self) -> dict[str, int]:
-        """Number of images of each class."""
-        labels = self.labels()
-        return {name: labels.count(i) for i, name in enumerate(self.classes)}
+        """Number of images in each class, classes without any included."""
+        found = Counter(r.label for r in self.records)
+        return {name: found[i] for i, name in enumerate(self.classes)}

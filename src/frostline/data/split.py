@@ -1,87 +1,124 @@
-"""Who trains and who validates: seeded, stratified, by content, and never apart what belongs together."""
+"""Divide images into training and validation, by content, so that the same images always fall the same way."""
 
 from __future__ import annotations
 
-from collections import defaultdict
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from frostline._digest import bytes_digest
+from frostline.data._names import SPLITS, listed
 from frostline.data.manifest import Manifest
 from frostline.errors import DataError
 
 
 def ensure_splits(manifest: Manifest, digests: Sequence[str], seed: int, fraction: float = 0.2) -> Manifest:
-    """Make a validation split where there is none; what has one is given back unchanged.
+    """The manifest with every image in a split; one that has training and validation images is returned as it is.
 
-    Without groups each class is ordered by SHA-256 of seed and content, and the first fifth validates: the same images
-    land on the same side whatever their names, copies of one image stay together, and adding images moves only those
-    next to the boundary. With groups scikit-learn's ``StratifiedGroupKFold`` decides.
+    The split is stratified by class. Copies of one image stay together, and so do images of one group.
 
     Args:
-        manifest: images with labels.
-        digests: SHA-256 of each image's content.
+        manifest: the images.
+        digests: SHA-256 of each image's content, in the order of the records.
         seed: another seed gives another split.
-        fraction: share of each class that validates.
+        fraction: share of the images of a class to validate on, between 0 and 1.
 
     Raises:
-        DataError: a class would keep no training image, or there are too few groups.
+        DataError: some images have a split and others none, there are too few images or groups, or a class would be
+            left without a training image.
+        ValueError: ``digests`` or ``fraction`` is not as described.
     """
-    if any(r.split == "val" for r in manifest.records):
-        _check_training(manifest)
-        return manifest
-    mine = [i for i, r in enumerate(manifest.records) if r.split in (None, "train")]
-    if any(manifest.records[i].group for i in mine):
-        held = _by_group(manifest, mine, seed, fraction)
-    else:
-        held = _by_content(manifest, mine, digests, seed, fraction)
-    taken = set(held)
-    records = tuple(
-        replace(r, split="val" if i in taken else r.split or "train") for i, r in enumerate(manifest.records)
-    )
-    done = Manifest(manifest.classes, records, manifest.notes)
-    _check_training(done)
-    if not taken:
-        raise DataError("too few images to hold any out for validation", advice="add images, or give --val DIR")
-    return done
+    if len(digests) != len(manifest) or not 0 < fraction < 1:
+        raise ValueError(f"{len(digests)} digests for {len(manifest)} images, fraction {fraction}")
+    given = {r.split for r in manifest.records}
+    _check_given(given)
+    divided = manifest if "val" in given else _divide(manifest, digests, seed, fraction)
+    _check_trained(divided)
+    return divided
 
 
 def duplicates_across(manifest: Manifest, digests: Sequence[str]) -> list[tuple[Path, Path]]:
-    """Pairs of byte-identical images in different splits: one pair for each split beyond an image's first."""
-    first: dict[str, dict[str | None, Path]] = defaultdict(dict)
-    for record, digest in zip(manifest.records, digests, strict=True):
-        first[digest].setdefault(record.split, record.path)
-    return [(next(iter(places.values())), other) for places in first.values() for other in list(places.values())[1:]]
+    """Images that are byte for byte in two splits: one pair for each image beyond the first split it is in.
+
+    Args:
+        manifest: the images, split.
+        digests: SHA-256 of each image's content, in the order of the records.
+
+    Returns:
+        Pairs of the first copy (training before validation before test) and the copy in another split.
+    """
+    first: dict[str, tuple[str, Path]] = {}
+    pairs: list[tuple[Path, Path]] = []
+    for split in SPLITS:
+        for record, digest in zip(manifest.records, digests, strict=True):
+            if record.split == split:
+                home, path = first.setdefault(digest, (split, record.path))
+                if home != split:
+                    pairs.append((path, record.path))
+    return pairs
 
 
-def _by_content(manifest: Manifest, mine: list[int], digests: Sequence[str], seed: int, fraction: float) -> list[int]:
-    held: list[int] = []
-    for label in range(len(manifest.classes)):
-        members = [i for i in mine if manifest.records[i].label == label]
-        order = {i: bytes_digest(f"{seed}:{digests[i]}".encode()) for i in members}
-        members.sort(key=lambda i: order[i])
-        count = max(1, round(fraction * len(members))) if len(members) >= 2 else 0
-        while 0 < count < len(members) and order[members[count]] == order[members[count - 1]]:
-            count += 1
-        held.extend(members[:count] if count < len(members) else [])
-    return held
+def _check_given(given: set[str | None]) -> None:
+    if not given:
+        raise DataError("no images")
+    if None in given and len(given) > 1:
+        named = listed(sorted(s for s in given if s is not None))
+        raise DataError(f"some images are marked {named}, others not at all", advice="mark all of them or none")
+    if None not in given and "train" not in given:
+        raise DataError(f"no training images, only {listed(sorted(s for s in given if s is not None))}")
 
 
-def _by_group(manifest: Manifest, mine: list[int], seed: int, fraction: float) -> list[int]:
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    groups = [manifest.records[i].group or f"alone {i}" for i in mine]
-    folds = round(1 / fraction)
-    if len(set(groups)) < folds:
-        raise DataError(f"{len(set(groups))} groups cannot be split into {folds} parts", advice="give a split column or --val DIR")
-    labels = [manifest.records[i].label for i in mine]
-    splitter = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
-    _, held = next(iter(splitter.split(labels, labels, groups)))
-    return [mine[int(i)] for i in held]
+def _check_trained(manifest: Manifest) -> None:
+    missing = [name for name, n in manifest.only("train").counts().items() if n == 0]
+    if missing:
+        fact = f"no training image is left for {listed(missing)}"
+        raise DataError(fact, advice="add images of it, or give a validation set of your own")
 
 
-def _check_training(manifest: Manifest) -> None:
-    counts = manifest.only("train").counts()
-    if empty := [name for name, count in counts.items() if not count]:
-        raise DataError(f"class {empty[0]} has no training image", advice="add images of it, or leave the class out")
+def _divide(manifest: Manifest, digests: Sequence[str], seed: int, fraction: float) -> Manifest:
+    open_ = [i for i, r in enumerate(manifest.records) if r.split in (None, "train")]
+    part = replace(manifest, records=tuple(manifest.records[i] for i in open_))
+    grouped = any(r.group is not None for r in part.records)
+    choose = _whole_groups if grouped else _by_digest
+    chosen = {open_[i] for i in choose(part, [digests[i] for i in open_], seed, fraction)}
+    if not chosen:
+        raise DataError("too few images to set some aside for validation", advice="add images, or give --val")
+    splits = ["val" if i in chosen else r.split or "train" for i, r in enumerate(manifest.records)]
+    return replace(manifest, records=tuple(replace(r, split=s) for r, s in zip(manifest.records, splits, strict=True)))
+
+
+def _by_digest(manifest: Manifest, digests: Sequence[str], seed: int, fraction: float) -> list[int]:
+    """Of each class the images whose seeded hashes come first. An image in two classes counts in the first."""
+    owner: dict[str, int] = {}
+    for digest, label in zip(digests, manifest.labels(), strict=True):
+        owner[digest] = min(label, owner.get(digest, label))
+    by_class: dict[int, list[str]] = {}
+    for digest, label in owner.items():
+        by_class.setdefault(label, []).append(digest)
+    chosen: set[str] = set()
+    for members in by_class.values():
+        members.sort(key=lambda digest: bytes_digest(f"{seed}:{digest}".encode()))
+        chosen.update(members[: min(max(1, round(fraction * len(members))), len(members) - 1)])
+    return [i for i, digest in enumerate(digests) if digest in chosen]
+
+
+def _whole_groups(manifest: Manifest, digests: Sequence[str], seed: int, fraction: float) -> list[int]:
+    """First fold of scikit-learn's ``StratifiedGroupKFold``; an image without a group is a group of its own."""
+    from sklearn.model_selection import StratifiedGroupKFold  # half a second, and only for this
+
+    groups = [
+        f"image:{d}" if r.group is None else f"group:{r.group}" for r, d in zip(manifest.records, digests, strict=True)
+    ]
+    folds = min(max(2, round(1 / fraction)), len(set(groups)))
+    if folds < 2:
+        raise DataError("one group only, which cannot be split", advice="give at least two groups, or --val")
+    fold = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed % 2**32)
+    labels = manifest.labels()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # that a class is small: _check_trained decides
+            _, chosen = next(iter(fold.split(labels, labels, groups)))
+    except ValueError as fault:
+        raise DataError(f"too few groups to split: {fault}", advice="add images, or give --val") from fault
+    return [int(i) for i in chosen]

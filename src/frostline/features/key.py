@@ -15,6 +15,7 @@ BATCH = 16
 """Images a forward pass. Fixed, and part of the key: another batch shape may round differently in the last bit."""
 
 _FORMAT = 1
+_DECODE_RULES = 1  # of data/decode.py: raise it whenever a verdict or a pixel changes there
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,6 @@ def feature_key(backbone: Backbone, *, cut: str, precision: str, device: torch.d
         "view": "plain",
         "precision": precision,
         "engine": f"eager channels-last batch {BATCH} {device.type} torch {torch.__version__}",
-        "decoder": f"Pillow {PIL.__version__}",
+        "decoder": f"rules {_DECODE_RULES}, Pillow {PIL.__version__}",
     }
     return FeatureKey(settings, settings_digest(settings))

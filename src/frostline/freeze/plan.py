@@ -99,7 +99,7 @@ class FreezePlan:
         if not trainable:
             raise PlanError("everything is frozen and there is no head: nothing would be trained", where=f"--unfreeze {self.unfreeze}",
                             advice="add a head, or unfreeze something, for example last:1")
-        pinned = _pinned(module, set(trainable), awake=norms if self.batch_norm == "train" else set())
+        pinned = _pinned(module, set(trainable), awake=norms if self.batch_norm == "train" else set(), head=head)
         asleep = set(pinned)
         return ResolvedPlan(
             trainable=trainable,
@@ -132,7 +132,7 @@ def _has_child(module: nn.Module, name: str) -> bool:
     return any(n == name for n, _ in module.named_modules() if n)
 
 
-def _pinned(module: nn.Module, trainable: set[str], awake: set[str]) -> tuple[str, ...]:
+def _pinned(module: nn.Module, trainable: set[str], awake: set[str], head: str) -> tuple[str, ...]:
     """Modules that must stay in eval mode: frozen ones, and those without parameters that lie before what is trained."""
     owners = [name for name, child in module.named_modules() if any(f"{name}.{p}".lstrip(".") in trainable for p, _ in child.named_parameters(recurse=False))]
     order = [name for name, _ in module.named_modules()]
@@ -141,7 +141,7 @@ def _pinned(module: nn.Module, trainable: set[str], awake: set[str]) -> tuple[st
     for index, (name, child) in enumerate(module.named_modules()):
         below = [f"{name}.{p}".lstrip(".") for p, _ in child.named_parameters()]
         own = [f"{name}.{p}".lstrip(".") for p, _ in child.named_parameters(recurse=False)]
-        if name in awake:
+        if name in awake or (head and f"{name}.".startswith(head)):
             continue
         if below:
             frozen = not any(p in trainable for p in below) or (is_norm(child) and not all(p in trainable for p in own))

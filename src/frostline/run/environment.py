@@ -7,7 +7,9 @@ from importlib.metadata import version
 
 import torch
 
-_PACKAGES = ("frostline", "torch", "torchvision", "timm", "numpy", "pillow", "scikit-learn", "safetensors")
+from frostline import __version__
+
+_PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "scikit-learn", "safetensors")
 
 
 def environment(device: torch.device) -> dict[str, object]:
@@ -18,5 +20,5 @@ def environment(device: torch.device) -> dict[str, object]:
         "machine": platform.machine(),
         "threads": torch.get_num_threads(),
         "device": str(device) if device.type == "cpu" else f"{device} {torch.cuda.get_device_name(device)}" if device.type == "cuda" else str(device),
-        "packages": {name: version(name) for name in _PACKAGES},
+        "packages": {name: version(name) for name in _PACKAGES} | {"frostline": __version__},
     }

@@ -79,12 +79,13 @@ def read_run(folder: Path, *, offline: bool = False) -> Run:
     return Run(folder, recipe, summary, classes, model)
 
 
-def _tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+def _tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             opened = cast("Any", file)
-            return {n: opened.get_tensor(n) for n in opened.keys()}, dict(opened.metadata() or {})  # noqa: SIM118
-    except (SafetensorError, OSError) as fault:
+            about = cast("dict[str, Any]", json.loads((opened.metadata() or {})["frostline"]))
+            return {n: opened.get_tensor(n) for n in opened.keys()}, about  # noqa: SIM118
+    except (SafetensorError, OSError, KeyError, ValueError) as fault:
         raise RunError(f"is damaged ({fault})", where=path) from fault
 
 

@@ -73,20 +73,23 @@ def tensor_digests(model: TransferModel) -> dict[str, str]:
 
 
 def _weights(record: RunRecord) -> bytes:
-    """The head and, of a published backbone, only what differs; of any other, all of it."""
+    """The head and, of a published backbone, only what differs; of any other, all of it.
+
+    The metadata is one entry: safetensors writes several in no fixed order, and equal runs must give equal files.
+    """
     backbone = record.model.backbone.state_dict()
     now = tensor_digests(record.model)
     changed = {n: t for n, t in backbone.items() if not record.model.opened.published or now[n] != record.original.get(n)}
     tensors = {f"backbone.{n}": t for n, t in changed.items()} | {f"head.{n}": t for n, t in record.model.head.state_dict().items()}
-    metadata = {
-        "format": "frostline 1",
+    about = {
+        "format": 1,
         "backbone": record.model.opened.name,
         "backbone_published_sha256": record.model.opened.digest,
         "backbone_sha256": tensors_digest(backbone),
         "head": record.recipe.head,
-        "classes": json.dumps(list(record.manifest.classes)),
+        "classes": list(record.manifest.classes),
     }
-    return save({n: t.detach().cpu().contiguous().clone() for n, t in tensors.items()}, metadata=metadata)
+    return save({n: t.detach().cpu().contiguous().clone() for n, t in tensors.items()}, metadata={"frostline": json.dumps(about)})
 
 
 def _split_csv(manifest: Manifest) -> str:

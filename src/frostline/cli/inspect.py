@@ -1,0 +1,66 @@
+"""``frostline inspect BACKBONE``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, cast
+
+import typer
+
+from frostline.cli.output import print_json
+from frostline.cli.settings import is_offline
+
+
+def inspect(
+    backbone: Annotated[str, typer.Argument(help="NAME, timm:NAME, torchvision:NAME or module:attr")] = "tf_efficientnet_lite0",
+    weights: Annotated[str, typer.Option(help="default, random, or a file")] = "default",
+    replace_layer: Annotated[str | None, typer.Option(help="layer of one's own network to drop, such as fc")] = None,
+    unfreeze: Annotated[str, typer.Option(help="none, last:N, from:NAME, NAME[,NAME], params:N, norm, bias or all")] = "none",
+    head: Annotated[str, typer.Option(help="linear or mlp:WIDTH")] = "linear",
+    classes: Annotated[int, typer.Option(help="number of classes of the head")] = 2,
+    batch_norm: Annotated[str, typer.Option(help="in frozen layers: frozen, affine or train")] = "frozen",
+    json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
+) -> None:
+    """Show the layers, and what a plan would freeze, train and cache."""
+    from frostline.backbone import open_backbone
+    from frostline.backbone.tap import output_shapes
+    from frostline.freeze import FreezePlan, find_cut
+    from frostline.freeze.apply import evaluating
+    from frostline.freeze.plan import BatchNorm
+    from frostline.freeze.table import rows
+    from frostline.model import TransferModel
+
+    opened = open_backbone(backbone, weights, replace=replace_layer, offline=is_offline())
+    model = TransferModel(opened, head, classes)
+    resolved = FreezePlan(unfreeze, cast("BatchNorm", batch_norm)).resolve(model)
+    table = rows(model, resolved)
+    with evaluating(model):
+        shapes = output_shapes(model, [r.modules[-1] for r in table if r.modules], opened.example())
+    cut = find_cut(resolved)
+    layers: list[dict[str, Any]] = [
+        {"name": r.name, "type": r.kind, "output_shape": list(shapes[r.modules[-1]]) if r.modules and r.modules[-1] in shapes else None,
+         "parameters": r.parameters, "trained": r.trained, "state": r.state} for r in table
+    ]
+    if json:
+        print_json({"backbone": opened.name, "weights": str(opened.report), "preprocess": opened.preprocess.settings(), "unfreeze": unfreeze,
+                    "head": head, "matched": list(resolved.matched), "trainable": list(resolved.trainable), "cut": {"name": cut.name, "why": cut.why},
+                    "trainable_parameters": sum(r.trained for r in table), "frozen_parameters": sum(r.parameters - r.trained for r in table),
+                    "layers": layers})
+        return
+    print(f"{opened.name}: {opened.report}")
+    _print_table(layers, after=_cut_row(layers, cut.name))
+    print(f"cut at {cut.name}: {cut.why}")
+    print(f"{sum(r.trained for r in table):,} parameters trained, {sum(r.parameters - r.trained for r in table):,} frozen")
+
+
+def _cut_row(layers: list[dict[str, Any]], cut: Literal["backbone", "input"] | str) -> int:
+    return 0 if cut == "input" else len(layers) - 1
+
+
+def _print_table(layers: list[dict[str, Any]], after: int) -> None:
+    cells = [(r["name"], r["type"], "x".join(map(str, r["output_shape"])) if r["output_shape"] else "", f"{r['parameters']:,}", r["state"]) for r in layers]
+    titles = ("layer", "type", "output", "parameters", "state")
+    wide = [max(len(row[i]) for row in (titles, *cells)) for i in range(5)]
+    for number, row in enumerate((titles, *cells)):
+        if number == after + 1:
+            print(f"{'-- cut: above it is computed once and cached ':-<{sum(wide) + 8}}" if after else f"{'-- cut: nothing is cached ':-<{sum(wide) + 8}}")
+        print("  ".join(c.rjust(w) if i == 3 else c.ljust(w) for i, (c, w) in enumerate(zip(row, wide, strict=True))).rstrip())

@@ -1,0 +1,80 @@
+"""The command ``frostline``: verbs, exit codes, and one line for every error. Nothing heavy is imported before a verb runs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from types import FrameType
+
+import typer
+from typer.exceptions import TyperException
+
+from frostline.cli.demo import demo
+from frostline.cli.evaluate import evaluate
+from frostline.cli.inspect import inspect
+from frostline.cli.predict import predict
+from frostline.cli.train import train
+from frostline.errors import FrostlineError
+
+_STARTED = time.perf_counter()
+
+INTERRUPTED, TERMINATED, WRONG_INPUT, BUG = 130, 75, 2, 1
+
+app = typer.Typer(
+    name="frostline", help="Train a PyTorch model on top of pre-trained layers that stay frozen, provably, and are computed once.",
+    rich_markup_mode=None, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]},
+)
+for verb in (train, inspect, evaluate, predict, demo):
+    app.command()(verb)
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived."""
+
+
+def seconds_since_start() -> float:
+    """Wall time since this process imported frostline."""
+    return time.perf_counter() - _STARTED
+
+
+def main() -> None:
+    """Run the command line and end the process with its exit code."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command.
+
+    Returns:
+        0 done; 2 the input is wrong; 130 interrupted; 75 terminated; 1 a bug (its traceback is shown).
+    """
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code: object = app(arguments or ["--help"], standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except TyperException as fault:
+        return _refuse(fault.format_message().replace("\n", " ") or "nothing to do; see frostline --help")
+    except FrostlineError as fault:
+        return _refuse(str(fault), fault.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        return _refuse("interrupted; features that were finished are kept, run the same command again", INTERRUPTED)
+    except Terminated:
+        return _refuse("terminated; features that were finished are kept, run the same command again", TERMINATED)
+    except typer.Exit as end:
+        return end.exit_code
+    except BrokenPipeError:  # whoever read our output has enough (frostline predict ... | head)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _refuse(line: str, code: int = WRONG_INPUT) -> int:
+    print(f"frostline: {line}", file=sys.stderr)
+    return code
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    del number, frame
+    raise Terminated

@@ -1,0 +1,60 @@
+"""What goes to stdout: results, as JSON or in words."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """One JSON object on one line."""
+    sys.stdout.write(json.dumps(value, allow_nan=False) + "\n")
+    sys.stdout.flush()
+
+
+def printable(path: Path | str) -> str:
+    """A file name as text; bytes that are no UTF-8 are escaped."""
+    return os.fsencode(path).decode("utf-8", errors="backslashreplace")
+
+
+def interval(scores: Mapping[str, Any]) -> str:
+    """``0.961 (95 % interval 0.917 to 0.982, 153 images)``."""
+    low, high = scores["interval"]
+    return f"{scores['accuracy']:.3f} (95 % interval {low:.3f} to {high:.3f}, {scores['n']} images)"
+
+
+def print_summary(summary: Mapping[str, Any]) -> None:
+    """The outcome of a training run in words."""
+    audit, cache, seconds = summary["audit"], summary["cache"], summary["seconds"]
+    print(f"{', '.join(summary['classes'][:12])}{' ...' if len(summary['classes']) > 12 else ''}: {summary['images_used']} images used, "
+          f"{len(summary['images_skipped'])} skipped")
+    print(f"backbone    {summary['backbone']}, {summary['weights']}")
+    print(f"trained     {summary['trainable_parameters']:,} parameters ({summary['head']} head"
+          + (f" and {', '.join(summary['unfrozen_blocks'])}" if summary["unfrozen_blocks"] else "") + f"), {summary['frozen_parameters']:,} frozen")
+    print(f"proof       {audit['frozen_tensors']} frozen tensors, batch-norm statistics included, are bit-identical" if audit["frozen_unchanged"]
+          else "proof       FROZEN LAYERS CHANGED")
+    print(f"training    {summary['train']['accuracy']:.3f} ({summary['train']['n']} images), epoch {summary['best_epoch']} of {summary['epochs_run']} kept")
+    if summary["val"]:
+        chose = "" if summary["test"] else "; it also chose the epoch, no test set was given"
+        print(f"validation  {interval(summary['val'])}{chose}")
+    if summary["test"]:
+        print(f"test        {interval(summary['test'])}")
+    print(f"seconds     {seconds['total']:.1f}: start {seconds['startup']:.1f}, features {seconds['features']:.1f}"
+          f"{' (cached)' if cache['hit'] else ''}, training {seconds['train']:.1f}")
+    if summary["duplicates_across_splits"]:
+        print(f"warning     {len(summary['duplicates_across_splits'])} images lie byte for byte in two splits, the first is "
+              f"{summary['duplicates_across_splits'][0][0]}")
+    for note in summary["notes"]:
+        print(f"note        {note}")
+
+
+def print_next(run: str, data: str) -> None:
+    """The commands that come next."""
+    print("next")
+    print(f"  frostline predict {run} PICTURE.jpg")
+    print(f"  frostline evaluate {run} LABELLED_FOLDER")
+    print(f"  frostline train {data} --unfreeze last:2")

@@ -1,0 +1,75 @@
+"""What a person sees while work goes on: a bar on a terminal, plain lines otherwise, nothing with ``--quiet``. All on stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from frostline.fit import Event
+
+
+class Screen:
+    """Shows events as they come; use as a context manager."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._bar: Progress | None = None
+        self._tasks: dict[str, TaskID] = {}
+        self._said = 0.0
+        if not quiet and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+            self._bar = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"),
+                                 TimeRemainingColumn(), console=Console(stderr=True))
+
+    def __enter__(self) -> Screen:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def say(self, line: str) -> None:
+        """One line of progress."""
+        if self._bar is not None:
+            self._bar.console.print(line, highlight=False, markup=False)
+        elif not self._quiet:
+            print(line, file=sys.stderr)
+
+    def advance(self, what: str, done: int, total: int, note: str = "") -> None:
+        """``done`` of ``total``; on no terminal, a line at most every two seconds and one at the end."""
+        if self._bar is not None:
+            if what not in self._tasks:
+                self._tasks[what] = self._bar.add_task(what, total=total, note=note)
+            self._bar.update(self._tasks[what], completed=done, total=total, note=note)
+        elif done == total or time.monotonic() - self._said > 2:
+            self._said = time.monotonic()
+            self.say(f"{what}: {done} of {total} {note}".rstrip())
+
+    def listen(self, event: Event) -> None:
+        """Show one event of a fit."""
+        from frostline.features import FeatureProgress
+        from frostline.fit import EpochDone, FeaturesReady, Planned, Stopped
+
+        if isinstance(event, Planned):
+            self._epochs = event.hyper.epochs
+            self.say(f"{len(event.resolved.trainable)} tensors trained, {len(event.resolved.frozen)} frozen; cut at {event.cut.name}: {event.cut.why}")
+        elif isinstance(event, FeatureProgress):
+            self.advance("features", event.done, event.total)
+        elif isinstance(event, FeaturesReady):
+            found = "all cached, nothing computed" if event.extracted.hit else f"{event.extracted.forwarded} images computed"
+            self.say(f"features: {found} in {event.extracted.seconds:.1f} s, {event.bytes / 1e6:.1f} MB")
+            for path, why in event.skipped:
+                self.say(f"skipped {path}: {why}")
+        elif isinstance(event, EpochDone):
+            val = "" if event.val_accuracy is None else f", validation {event.val_accuracy:.3f}"
+            self.advance("training", event.epoch, self._epochs, f"loss {event.train_loss:.3f}{val}")
+        elif isinstance(event, Stopped):
+            self.say(f"stopped after epoch {event.epoch}: {event.why}")
