@@ -22,8 +22,11 @@ def resolve_device(name: str) -> torch.device:
         raise DeviceError(f"no device is called {name!r}", where="--device", advice="use auto, cpu, cuda, cuda:0 or mps")
     if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
         found = torch.cuda.device_count()
-        raise DeviceError(f"{name} was asked for, this machine has {found} CUDA devices", where="--device",
-                          advice="use --device cpu or auto")
+        raise DeviceError(
+            f"{name} was asked for, this machine has {found} CUDA devices",
+            where="--device",
+            advice="use --device cpu or auto",
+        )
     if kind == "mps" and not torch.backends.mps.is_available():
         raise DeviceError("mps was asked for, this machine has none", where="--device", advice="use --device cpu or auto")
     return torch.device(name)

@@ -113,12 +113,26 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
             opened = open_backbone(self.backbone, self.weights)
             model = TransferModel(opened, self.head, len(self.classes_), self.random_state)
             original = tensor_digests(model)
-            parts = [ImageSet.of(manifest.only(s), [d for d, r in zip(digests, manifest.records, strict=True) if r.split == s]) for s in ("train", "val")]
+            parts = [
+                ImageSet.of(manifest.only(s), [d for d, r in zip(digests, manifest.records, strict=True) if r.split == s])
+                for s in ("train", "val")
+            ]
             cache = Path(scratch) if self.cache_dir is None else Path(self.cache_dir)
-            events: list[Event] = list(fit(
-                model, FreezePlan(self.unfreeze, recipe.batch_norm), parts[0], parts[1], epochs=self.epochs, batch_size=self.batch_size, lr=self.lr,
-                backbone_lr=self.backbone_lr, weight_decay=self.weight_decay, seed=self.random_state, compute=Compute(cache, self.device),
-            ))
+            events: list[Event] = list(
+                fit(
+                    model,
+                    FreezePlan(self.unfreeze, recipe.batch_norm),
+                    parts[0],
+                    parts[1],
+                    epochs=self.epochs,
+                    batch_size=self.batch_size,
+                    lr=self.lr,
+                    backbone_lr=self.backbone_lr,
+                    weight_decay=self.weight_decay,
+                    seed=self.random_state,
+                    compute=Compute(cache, self.device),
+                )
+            )
             run = Run(Path(), recipe, {}, manifest.classes, model)
             timing = Timing(0.0, began, time.perf_counter())
             self.summary_ = summarise(run, events, None, manifest, duplicates_across(manifest, digests), timing)
@@ -155,13 +169,12 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
             DataError: an unknown class, or no labels.
         """
         check_is_fitted(self, "model_")
-        if y is None:
-            if not isinstance(X, str | Path):
-                raise DataError("no labels", where="y", advice="give one label for each picture")
-            manifest = read_labelled(Path(X), [str(c) for c in self.classes_])
-            X = [r.path for r in manifest.records]  # noqa: N806
-            y = self.classes_[manifest.labels()]
-        right = self.predict(X) == np.asarray(y)
+        if y is not None:
+            return float(np.average(self.predict(X) == np.asarray(y), weights=sample_weight))
+        if not isinstance(X, str | Path):
+            raise DataError("no labels", where="y", advice="give one label for each picture")
+        manifest = read_labelled(Path(X), [str(c) for c in self.classes_])
+        right = self.predict([r.path for r in manifest.records]) == self.classes_[manifest.labels()]
         return float(np.average(right, weights=sample_weight))
 
     def save(self, folder: str | Path) -> None:
@@ -184,18 +197,43 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         """
         run = read_run(Path(folder), offline=offline)
         r = run.recipe
-        made = cls(r.backbone, r.weights, r.unfreeze, r.head, r.batch_norm, r.epochs, r.batch_size, r.lr, r.backbone_lr, r.weight_decay,
-                   None, r.device, r.seed)
+        made = cls(
+            r.backbone,
+            r.weights,
+            r.unfreeze,
+            r.head,
+            r.batch_norm,
+            r.epochs,
+            r.batch_size,
+            r.lr,
+            r.backbone_lr,
+            r.weight_decay,
+            None,
+            r.device,
+            r.seed,
+        )
         made.model_, made.summary_ = run.model, run.summary
         made.classes_ = np.asarray(run.classes)
         return made
 
     def _recipe(self, data: object) -> Recipe:
-        return make_recipe({
-            "data": str(data) if isinstance(data, str | Path) else "(given in Python)", "backbone": self.backbone, "weights": self.weights,
-            "unfreeze": self.unfreeze, "head": self.head, "batch_norm": self.batch_norm, "epochs": self.epochs, "batch_size": self.batch_size,
-            "lr": self.lr, "backbone_lr": self.backbone_lr, "weight_decay": self.weight_decay, "device": self.device, "seed": self.random_state,
-        })
+        return make_recipe(
+            {
+                "data": str(data) if isinstance(data, str | Path) else "(given in Python)",
+                "backbone": self.backbone,
+                "weights": self.weights,
+                "unfreeze": self.unfreeze,
+                "head": self.head,
+                "batch_norm": self.batch_norm,
+                "epochs": self.epochs,
+                "batch_size": self.batch_size,
+                "lr": self.lr,
+                "backbone_lr": self.backbone_lr,
+                "weight_decay": self.weight_decay,
+                "device": self.device,
+                "seed": self.random_state,
+            }
+        )
 
     def _probabilities(self, paths: list[Path]) -> np.ndarray[Any, Any]:
         run = Run(Path(), self._recipe(""), {}, tuple(str(c) for c in self.classes_), self.model_)

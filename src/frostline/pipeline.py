@@ -16,10 +16,10 @@ from frostline.data.manifest import Manifest
 from frostline.data.read import read_data, read_labelled
 from frostline.data.split import duplicates_across, ensure_splits
 from frostline.errors import DataError, DecodeError
-from frostline.features import FeatureProgress, FeatureStore, ImageSet, ensure_features, feature_key
+from frostline.features import FeatureStore, ImageSet, ensure_features, feature_key
 from frostline.features.extract import full_batches, pixel_batches
 from frostline.features.images import digest_files
-from frostline.fit import Compute, Event, FeaturesReady, Finished, fit
+from frostline.fit import Compute, Event, fit
 from frostline.fit.loop import logits_of
 from frostline.fit.metrics import Scores, score
 from frostline.fit.sources import FeatureRows
@@ -34,7 +34,9 @@ from frostline.run.summary import Timing, summarise
 Listener = Callable[[Event], None]
 
 
-def train(recipe: Recipe, out: Path, *, cache: Path | None, listen: Listener, offline: bool = False, startup: float = 0.0) -> dict[str, Any]:
+def train(
+    recipe: Recipe, out: Path, *, cache: Path | None, listen: Listener, offline: bool = False, startup: float = 0.0
+) -> dict[str, Any]:
     """Train as the recipe says and write a run directory.
 
     Args:
@@ -63,8 +65,19 @@ def train(recipe: Recipe, out: Path, *, cache: Path | None, listen: Listener, of
     images = {split: _part(manifest, digests, split) for split in ("train", "val", "test")}
     compute = Compute(cache, recipe.device, recipe.precision)
     events: list[Event] = []
-    for event in fit(model, plan, images["train"], images["val"], epochs=recipe.epochs, batch_size=recipe.batch_size, lr=recipe.lr,
-                     backbone_lr=recipe.backbone_lr, weight_decay=recipe.weight_decay, seed=recipe.seed, compute=compute):
+    for event in fit(
+        model,
+        plan,
+        images["train"],
+        images["val"],
+        epochs=recipe.epochs,
+        batch_size=recipe.batch_size,
+        lr=recipe.lr,
+        backbone_lr=recipe.backbone_lr,
+        weight_decay=recipe.weight_decay,
+        seed=recipe.seed,
+        compute=compute,
+    ):
         events.append(event)
         listen(event)
     run = Run(out, recipe, {}, manifest.classes, model)
@@ -155,7 +168,9 @@ def list_images(paths: list[Path]) -> list[Path]:
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            found.extend(sorted(p for p in path.rglob("*") if p.is_file() and not any(part.startswith(".") for part in p.relative_to(path).parts)))
+            found.extend(
+                sorted(p for p in path.rglob("*") if p.is_file() and not any(part.startswith(".") for part in p.relative_to(path).parts))
+            )
         elif path.exists():
             found.append(path)
         else:

@@ -65,10 +65,24 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
         if path.suffix == ".safetensors":
             return _finite(load_file(path), path)
         read: object = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, OSError, ValueError,
-            KeyError, AttributeError, TypeError, IndexError) as fault:
-        raise WeightsError(f"not a weights file that is safe to read ({str(fault).splitlines()[0][:120] if str(fault) else type(fault).__name__})",
-                           where=path, advice="give a safetensors file or a state dict saved by torch.save") from fault
+    except (
+        SafetensorError,
+        pickle.UnpicklingError,
+        zipfile.BadZipFile,
+        RuntimeError,
+        EOFError,
+        OSError,
+        ValueError,
+        KeyError,
+        AttributeError,
+        TypeError,
+        IndexError,
+    ) as fault:
+        raise WeightsError(
+            f"not a weights file that is safe to read ({str(fault).splitlines()[0][:120] if str(fault) else type(fault).__name__})",
+            where=path,
+            advice="give a safetensors file or a state dict saved by torch.save",
+        ) from fault
     return _finite(_unwrap(read, path), path)
 
 
@@ -89,8 +103,11 @@ def load_into(module: nn.Module, state: Mapping[str, torch.Tensor], *, source: s
     if missing or wrong:
         named = [*missing, *(f"{n} {tuple(state[n].shape)} for {tuple(wanted[n].shape)}" for n in wrong)]
         more = f" and {len(named) - 4} more" if len(named) > 4 else ""
-        raise WeightsError(f"{len(fitting)} of {len(wanted)} tensors match; missing or of another shape: {', '.join(named[:4])}{more}",
-                           where=source, advice="give the weights of this very architecture")
+        raise WeightsError(
+            f"{len(fitting)} of {len(wanted)} tensors match; missing or of another shape: {', '.join(named[:4])}{more}",
+            where=source,
+            advice="give the weights of this very architecture",
+        )
     module.load_state_dict(fitting, strict=False)
     total = len(wanted) - len(unfit)
     left_over = tuple(n for n in state if n not in wanted)
@@ -108,8 +125,11 @@ def _unwrap(read: object, path: Path) -> dict[str, torch.Tensor]:
         if inner is None:
             break
         read = inner
-    raise WeightsError("holds no state dict (a mapping of names to tensors)", where=path,
-                       advice="save model.state_dict() and give that file")
+    raise WeightsError(
+        "holds no state dict (a mapping of names to tensors)",
+        where=path,
+        advice="save model.state_dict() and give that file",
+    )
 
 
 def _finite(state: dict[str, torch.Tensor], path: Path) -> dict[str, torch.Tensor]:

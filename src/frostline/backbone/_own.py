@@ -27,8 +27,11 @@ def open_own(name: str, weights: str, *, replace: str | None) -> Backbone:
     try:
         module = importlib.import_module(place)
     except ImportError as fault:
-        raise BackboneError(f"the Python module {place!r} cannot be imported ({fault})", where="--backbone",
-                            advice="run in its folder or set PYTHONPATH; timm:NAME and torchvision:NAME name published ones") from fault
+        raise BackboneError(
+            f"the Python module {place!r} cannot be imported ({fault})",
+            where="--backbone",
+            advice="run in its folder or set PYTHONPATH; timm:NAME and torchvision:NAME name published ones",
+        ) from fault
     if attribute not in vars(module):
         raise BackboneError(f"{place!r} has no {attribute!r}", where="--backbone", advice=near_names(attribute, vars(module)))
     made: object = vars(module)[attribute]

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import timm
-import timm.data
 import torch
+from timm.data.config import resolve_model_data_config
 from torch import nn
 
 from frostline.backbone._checkpoint import LoadReport, load_into, read_state
@@ -26,8 +26,11 @@ def open_timm(name: str, weights: str, *, offline: bool) -> Backbone:
         WeightsError: the weights are not to be had, or do not fit.
     """
     if not timm.is_model(name):
-        raise BackboneError(f"timm has no model {name!r}", where="--backbone",
-                            advice=near_names(name, timm.list_models()) or "see timm.list_models()")
+        raise BackboneError(
+            f"timm has no model {name!r}",
+            where="--backbone",
+            advice=near_names(name, timm.list_models()) or "see timm.list_models()",
+        )
     network = _create(name)
     spare = _classifier_names(network)
     if weights == "random":
@@ -38,11 +41,18 @@ def open_timm(name: str, weights: str, *, offline: bool) -> Backbone:
         report = load_embedded(network)
     else:
         network, report = _published(name, offline=offline)
-    preprocess = Preprocess.from_timm(cast("dict[str, object]", timm.data.resolve_model_data_config(network)))
+    preprocess = Preprocess.from_timm(cast("dict[str, object]", resolve_model_data_config(network)))
     classifier = cast("nn.Module", cast("Any", network).get_classifier()) if _keeps_classifier(weights, report) else None
     cast("Any", network).reset_classifier(0)
-    return Backbone(name if name == EMBEDDED else f"timm:{name}", network, preprocess, weights, report,
-                    f"timm {timm.__version__} {name}", classifier)
+    return Backbone(
+        name if name == EMBEDDED else f"timm:{name}",
+        network,
+        preprocess,
+        weights,
+        report,
+        f"timm {timm.__version__} {name}",
+        classifier,
+    )
 
 
 def _create(name: str, *, pretrained: bool = False) -> nn.Module:
@@ -68,13 +78,19 @@ def _published(name: str, *, offline: bool) -> tuple[nn.Module, LoadReport]:
         raise WeightsError(f"timm publishes no weights for {name}", where="--weights", advice="give --weights FILE or --weights random")
     where_to = _hub_file(str(config["hf_hub_id"])) if config.get("hf_hub_id") else "torch's hub folder"
     if offline and not (config.get("hf_hub_id") and _on_disk(str(config["hf_hub_id"]))):
-        raise WeightsError(f"the weights {looked_for} are not on disk (looked for {where_to}) and nothing is fetched offline",
-                           where=f"timm:{name}", advice="put them there, or give a file with --weights FILE")
+        raise WeightsError(
+            f"the weights {looked_for} are not on disk (looked for {where_to}) and nothing is fetched offline",
+            where=f"timm:{name}",
+            advice="put them there, or give a file with --weights FILE",
+        )
     try:
         network = _create(name, pretrained=True)
     except Exception as fault:  # the hub's clients raise many kinds; whichever it is, the user needs the same line
-        raise WeightsError(f"the weights {looked_for} could not be fetched ({type(fault).__name__}); looked for {where_to}",
-                           where=f"timm:{name}", advice="put them there, or give a file with --weights FILE") from fault
+        raise WeightsError(
+            f"the weights {looked_for} could not be fetched ({type(fault).__name__}); looked for {where_to}",
+            where=f"timm:{name}",
+            advice="put them there, or give a file with --weights FILE",
+        ) from fault
     total = len(network.state_dict())
     return network, LoadReport(looked_for, total, total, classifier_kept=True)
 

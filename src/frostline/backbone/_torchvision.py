@@ -28,8 +28,11 @@ def open_torchvision(name: str, weights: str, *, offline: bool) -> Backbone:
     """
     known = models.list_models(module=models)
     if name not in known:
-        raise BackboneError(f"torchvision has no classification model {name!r}", where="--backbone",
-                            advice=near_names(name, known) or "see torchvision.models.list_models()")
+        raise BackboneError(
+            f"torchvision has no classification model {name!r}",
+            where="--backbone",
+            advice=near_names(name, known) or "see torchvision.models.list_models()",
+        )
     enum = cast("Any", models.get_model_weights(name)).DEFAULT
     if weights == "default":
         network, report = _published(name, enum, offline=offline)
@@ -45,11 +48,24 @@ def open_torchvision(name: str, weights: str, *, offline: bool) -> Backbone:
             report = load_into(network, read_state(Path(weights)), source=weights, classifier=spare)
     classifier = replace_layer(network, last_layer(network))
     preset = enum.transforms()
-    preprocess = Preprocess((preset.crop_size[0],) * 2, int(preset.resize_size[0]), "center", str(preset.interpolation.value),
-                            tuple(preset.mean), tuple(preset.std))
+    preprocess = Preprocess(
+        (preset.crop_size[0],) * 2,
+        int(preset.resize_size[0]),
+        "center",
+        str(preset.interpolation.value),
+        tuple(preset.mean),
+        tuple(preset.std),
+    )
     kept = weights == "default" or report.classifier_kept
-    return Backbone(f"torchvision:{name}", network, preprocess, weights, report,
-                    f"torchvision {torchvision.__version__} {name}", classifier if kept else None)
+    return Backbone(
+        f"torchvision:{name}",
+        network,
+        preprocess,
+        weights,
+        report,
+        f"torchvision {torchvision.__version__} {name}",
+        classifier if kept else None,
+    )
 
 
 def last_layer(network: nn.Module) -> str:
@@ -58,7 +74,7 @@ def last_layer(network: nn.Module) -> str:
     Raises:
         BackboneError: there is none.
     """
-    found = [n for n, m in network.named_modules() if isinstance(m, nn.Linear) or n == "classifier.1" and isinstance(m, nn.Conv2d)]
+    found = [n for n, m in network.named_modules() if isinstance(m, nn.Linear) or (n == "classifier.1" and isinstance(m, nn.Conv2d))]
     if not found:
         raise BackboneError("has no linear layer at its end to replace", where=type(network).__name__)
     return found[-1]
@@ -75,12 +91,18 @@ def _published(name: str, enum: Any, *, offline: bool) -> tuple[nn.Module, LoadR
     file = Path(torch.hub.get_dir()) / "checkpoints" / Path(str(enum.url)).name
     advice = "put it there, or give a file with --weights FILE"
     if offline and not file.is_file():
-        raise WeightsError(f"the weights are not on disk (looked for {file}) and nothing is fetched offline",
-                           where=f"torchvision:{name}", advice=advice)
+        raise WeightsError(
+            f"the weights are not on disk (looked for {file}) and nothing is fetched offline",
+            where=f"torchvision:{name}",
+            advice=advice,
+        )
     try:
         network = models.get_model(name, weights=enum)
     except (URLError, OSError, RuntimeError) as fault:
-        raise WeightsError(f"the weights {file.name} could not be fetched ({type(fault).__name__}); looked for {file}",
-                           where=f"torchvision:{name}", advice=advice) from fault
+        raise WeightsError(
+            f"the weights {file.name} could not be fetched ({type(fault).__name__}); looked for {file}",
+            where=f"torchvision:{name}",
+            advice=advice,
+        ) from fault
     total = len(network.state_dict())
     return network, LoadReport(f"torchvision {enum}", total, total, classifier_kept=True)

@@ -93,9 +93,14 @@ class Preprocess:
         if mode not in {"center", "squash"} or interpolation not in _RESAMPLING:
             raise BackboneError(f"crop mode {mode!r} with interpolation {interpolation!r} is not known here")
         resize = math.floor(min(height, width) / cast("float", config["crop_pct"]))
-        return Preprocess((height, width), resize, cast("Literal['center', 'squash']", mode), interpolation,
-                          cast("tuple[float, float, float]", tuple(cast("list[float]", config["mean"]))),
-                          cast("tuple[float, float, float]", tuple(cast("list[float]", config["std"]))))
+        return Preprocess(
+            (height, width),
+            resize,
+            cast("Literal['center', 'squash']", mode),
+            interpolation,
+            cast("tuple[float, float, float]", tuple(cast("list[float]", config["mean"]))),
+            cast("tuple[float, float, float]", tuple(cast("list[float]", config["std"]))),
+        )
 
 
 def _short_side(size: tuple[int, int], short: int) -> tuple[int, int]:

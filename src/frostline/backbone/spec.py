@@ -32,8 +32,11 @@ class BackboneSpec:
         """
         family, colon, name = text.strip().partition(":")
         if not family or (colon and not name):
-            raise BackboneError(f"{text!r} names no backbone", where="--backbone",
-                                advice="use NAME, timm:NAME, torchvision:NAME or module:attr")
+            raise BackboneError(
+                f"{text!r} names no backbone",
+                where="--backbone",
+                advice="use NAME, timm:NAME, torchvision:NAME or module:attr",
+            )
         if not colon:
             return BackboneSpec("timm", family)
         if family == "timm":

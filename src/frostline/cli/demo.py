@@ -33,14 +33,26 @@ def demo(
         screen.say(f"writing handwritten digits to {images}")
         count = write_digits(images)
         screen.say(f"training on {count} images, backbone frozen")
-        summary = pipeline.train(Recipe(data=str(images)), run, cache=cache, listen=screen.listen, offline=True, startup=seconds_since_start())
+        summary = pipeline.train(
+            Recipe(data=str(images)),
+            run,
+            cache=cache,
+            listen=screen.listen,
+            offline=True,
+            startup=seconds_since_start(),
+        )
     opened = read_run(run, offline=True)
     scores, _ = pipeline.evaluate(opened, images / "test", cache=cache)
     some = [sorted((images / "test" / str(digit)).iterdir())[0] for digit in range(10)]
     answers = list(pipeline.predict(opened, some))
     if json:
-        print_json(summary | {"evaluated": scores_json(scores, opened.classes),
-                              "predicted": [{"path": str(a.path), "label": a.label, "probability": a.probabilities[a.label or ""]} for a in answers]})
+        print_json(
+            summary
+            | {
+                "evaluated": scores_json(scores, opened.classes),
+                "predicted": [{"path": str(a.path), "label": a.label, "probability": a.probabilities[a.label or ""]} for a in answers],
+            }
+        )
         return
     print_summary(summary)
     print(f"evaluated   {interval(scores_json(scores))} by the run read back from disk")

@@ -37,14 +37,32 @@ def inspect(
         shapes = output_shapes(model, [r.modules[-1] for r in table if r.modules], opened.example())
     cut = find_cut(resolved)
     layers: list[dict[str, Any]] = [
-        {"name": r.name, "type": r.kind, "output_shape": list(shapes[r.modules[-1]]) if r.modules and r.modules[-1] in shapes else None,
-         "parameters": r.parameters, "trained": r.trained, "state": r.state} for r in table
+        {
+            "name": r.name,
+            "type": r.kind,
+            "output_shape": list(shapes[r.modules[-1]]) if r.modules and r.modules[-1] in shapes else None,
+            "parameters": r.parameters,
+            "trained": r.trained,
+            "state": r.state,
+        }
+        for r in table
     ]
     if json:
-        print_json({"backbone": opened.name, "weights": str(opened.report), "preprocess": opened.preprocess.settings(), "unfreeze": unfreeze,
-                    "head": head, "matched": list(resolved.matched), "trainable": list(resolved.trainable), "cut": {"name": cut.name, "why": cut.why},
-                    "trainable_parameters": sum(r.trained for r in table), "frozen_parameters": sum(r.parameters - r.trained for r in table),
-                    "layers": layers})
+        print_json(
+            {
+                "backbone": opened.name,
+                "weights": str(opened.report),
+                "preprocess": opened.preprocess.settings(),
+                "unfreeze": unfreeze,
+                "head": head,
+                "matched": list(resolved.matched),
+                "trainable": list(resolved.trainable),
+                "cut": {"name": cut.name, "why": cut.why},
+                "trainable_parameters": sum(r.trained for r in table),
+                "frozen_parameters": sum(r.parameters - r.trained for r in table),
+                "layers": layers,
+            }
+        )
         return
     print(f"{opened.name}: {opened.report}")
     _print_table(layers, after=_cut_row(layers, cut.name))
@@ -57,10 +75,23 @@ def _cut_row(layers: list[dict[str, Any]], cut: Literal["backbone", "input"] | s
 
 
 def _print_table(layers: list[dict[str, Any]], after: int) -> None:
-    cells = [(r["name"], r["type"], "x".join(map(str, r["output_shape"])) if r["output_shape"] else "", f"{r['parameters']:,}", r["state"]) for r in layers]
+    cells = [
+        (
+            r["name"],
+            r["type"],
+            "x".join(map(str, r["output_shape"])) if r["output_shape"] else "",
+            f"{r['parameters']:,}",
+            r["state"],
+        )
+        for r in layers
+    ]
     titles = ("layer", "type", "output", "parameters", "state")
     wide = [max(len(row[i]) for row in (titles, *cells)) for i in range(5)]
     for number, row in enumerate((titles, *cells)):
         if number == after + 1:
-            print(f"{'-- cut: above it is computed once and cached ':-<{sum(wide) + 8}}" if after else f"{'-- cut: nothing is cached ':-<{sum(wide) + 8}}")
+            print(
+                f"{'-- cut: above it is computed once and cached ':-<{sum(wide) + 8}}"
+                if after
+                else f"{'-- cut: nothing is cached ':-<{sum(wide) + 8}}"
+            )
         print("  ".join(c.rjust(w) if i == 3 else c.ljust(w) for i, (c, w) in enumerate(zip(row, wide, strict=True))).rstrip())

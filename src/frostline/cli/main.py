@@ -23,8 +23,11 @@ _STARTED = time.perf_counter()
 INTERRUPTED, TERMINATED, WRONG_INPUT, BUG = 130, 75, 2, 1
 
 app = typer.Typer(
-    name="frostline", help="Train a PyTorch model on top of pre-trained layers that stay frozen, provably, and are computed once.",
-    rich_markup_mode=None, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]},
+    name="frostline",
+    help="Train a PyTorch model on top of pre-trained layers that stay frozen, provably, and are computed once.",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 for verb in (train, inspect, evaluate, predict, demo):
     app.command()(verb)

@@ -30,24 +30,39 @@ def interval(scores: Mapping[str, Any]) -> str:
 def print_summary(summary: Mapping[str, Any]) -> None:
     """The outcome of a training run in words."""
     audit, cache, seconds = summary["audit"], summary["cache"], summary["seconds"]
-    print(f"{', '.join(summary['classes'][:12])}{' ...' if len(summary['classes']) > 12 else ''}: {summary['images_used']} images used, "
-          f"{len(summary['images_skipped'])} skipped")
+    print(
+        f"{', '.join(summary['classes'][:12])}{' ...' if len(summary['classes']) > 12 else ''}: {summary['images_used']} images used, "
+        f"{len(summary['images_skipped'])} skipped"
+    )
     print(f"backbone    {summary['backbone']}, {summary['weights']}")
-    print(f"trained     {summary['trainable_parameters']:,} parameters ({summary['head']} head"
-          + (f" and {', '.join(summary['unfrozen_blocks'])}" if summary["unfrozen_blocks"] else "") + f"), {summary['frozen_parameters']:,} frozen")
-    print(f"proof       {audit['frozen_tensors']} frozen tensors, batch-norm statistics included, are bit-identical" if audit["frozen_unchanged"]
-          else "proof       FROZEN LAYERS CHANGED")
-    print(f"training    {summary['train']['accuracy']:.3f} ({summary['train']['n']} images), epoch {summary['best_epoch']} of {summary['epochs_run']} kept")
+    print(
+        f"trained     {summary['trainable_parameters']:,} parameters ({summary['head']} head"
+        + (f" and {', '.join(summary['unfrozen_blocks'])}" if summary["unfrozen_blocks"] else "")
+        + f"), {summary['frozen_parameters']:,} frozen"
+    )
+    print(
+        f"proof       {audit['frozen_tensors']} frozen tensors, batch-norm statistics included, are bit-identical"
+        if audit["frozen_unchanged"]
+        else "proof       FROZEN LAYERS CHANGED"
+    )
+    print(
+        f"training    {summary['train']['accuracy']:.3f} ({summary['train']['n']} images), "
+        f"epoch {summary['best_epoch']} of {summary['epochs_run']} kept"
+    )
     if summary["val"]:
         chose = "" if summary["test"] else "; it also chose the epoch, no test set was given"
         print(f"validation  {interval(summary['val'])}{chose}")
     if summary["test"]:
         print(f"test        {interval(summary['test'])}")
-    print(f"seconds     {seconds['total']:.1f}: start {seconds['startup']:.1f}, features {seconds['features']:.1f}"
-          f"{' (cached)' if cache['hit'] else ''}, training {seconds['train']:.1f}")
+    print(
+        f"seconds     {seconds['total']:.1f}: start {seconds['startup']:.1f}, features {seconds['features']:.1f}"
+        f"{' (cached)' if cache['hit'] else ''}, training {seconds['train']:.1f}"
+    )
     if summary["duplicates_across_splits"]:
-        print(f"warning     {len(summary['duplicates_across_splits'])} images lie byte for byte in two splits, the first is "
-              f"{summary['duplicates_across_splits'][0][0]}")
+        print(
+            f"warning     {len(summary['duplicates_across_splits'])} images lie byte for byte in two splits, the first is "
+            f"{summary['duplicates_across_splits'][0][0]}"
+        )
     for note in summary["notes"]:
         print(f"note        {note}")
 

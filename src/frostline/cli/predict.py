@@ -31,7 +31,14 @@ def predict(
             else:
                 print(f"{path}\tno answer: {answer.error}")
         elif json:
-            print_json({"path": path, "label": answer.label, "probability": answer.probabilities[answer.label],
-                        "probabilities": answer.probabilities, "unfamiliar": None})
+            print_json(
+                {
+                    "path": path,
+                    "label": answer.label,
+                    "probability": answer.probabilities[answer.label],
+                    "probabilities": answer.probabilities,
+                    "unfamiliar": None,
+                }
+            )
         else:
             print(f"{path}\t{answer.label}\t{answer.probabilities[answer.label]:.3f}")

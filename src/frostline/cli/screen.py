@@ -24,8 +24,14 @@ class Screen:
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-            self._bar = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"),
-                                 TimeRemainingColumn(), console=Console(stderr=True))
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[note]}"),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+            )
 
     def __enter__(self) -> Screen:
         if self._bar is not None:
@@ -60,7 +66,10 @@ class Screen:
 
         if isinstance(event, Planned):
             self._epochs = event.hyper.epochs
-            self.say(f"{len(event.resolved.trainable)} tensors trained, {len(event.resolved.frozen)} frozen; cut at {event.cut.name}: {event.cut.why}")
+            self.say(
+                f"{len(event.resolved.trainable)} tensors trained, {len(event.resolved.frozen)} frozen; "
+                f"cut at {event.cut.name}: {event.cut.why}"
+            )
         elif isinstance(event, FeatureProgress):
             self.advance("features", event.done, event.total)
         elif isinstance(event, FeaturesReady):

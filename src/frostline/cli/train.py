@@ -13,7 +13,10 @@ from frostline.cli.settings import cache_folder, default_out, is_offline
 
 
 def train(
-    data: Annotated[Path, typer.Argument(help="folder of class folders, one with train/ and val/ in it, or a CSV or Parquet manifest")],
+    data: Annotated[
+        Path,
+        typer.Argument(help="folder of class folders, one with train/ and val/ in it, or a CSV or Parquet manifest"),
+    ],
     val: Annotated[Path | None, typer.Option(help="a separate validation folder")] = None,
     backbone: Annotated[str, typer.Option(help="NAME, timm:NAME, torchvision:NAME or module:attr")] = "tf_efficientnet_lite0",
     weights: Annotated[str, typer.Option(help="default, random, or a safetensors or state-dict file")] = "default",
@@ -39,18 +42,41 @@ def train(
     """Train on images sorted into class folders."""
     from frostline.recipe import make_recipe
 
-    recipe = make_recipe({
-        "data": str(data), "val": None if val is None else str(val), "backbone": backbone, "weights": weights, "replace_layer": replace_layer,
-        "unfreeze": unfreeze, "head": head, "strategy": strategy, "batch_norm": batch_norm, "epochs": epochs, "batch_size": batch_size, "lr": lr,
-        "backbone_lr": backbone_lr, "weight_decay": weight_decay, "precision": precision, "device": device, "seed": seed, "cache": not no_cache,
-    })
+    recipe = make_recipe(
+        {
+            "data": str(data),
+            "val": None if val is None else str(val),
+            "backbone": backbone,
+            "weights": weights,
+            "replace_layer": replace_layer,
+            "unfreeze": unfreeze,
+            "head": head,
+            "strategy": strategy,
+            "batch_norm": batch_norm,
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "lr": lr,
+            "backbone_lr": backbone_lr,
+            "weight_decay": weight_decay,
+            "precision": precision,
+            "device": device,
+            "seed": seed,
+            "cache": not no_cache,
+        }
+    )
     folder = default_out(data.resolve().stem) if out is None else out
     from frostline import pipeline
     from frostline.cli.main import seconds_since_start
 
     with Screen(quiet=quiet) as screen:
-        summary = pipeline.train(recipe, folder, cache=None if no_cache else cache_folder(cache_dir), listen=screen.listen,
-                                 offline=is_offline(), startup=seconds_since_start())
+        summary = pipeline.train(
+            recipe,
+            folder,
+            cache=None if no_cache else cache_folder(cache_dir),
+            listen=screen.listen,
+            offline=is_offline(),
+            startup=seconds_since_start(),
+        )
     if json:
         print_json(summary)
     else:

@@ -40,7 +40,7 @@ def refuse_twins(names: Sequence[str], where: object) -> None:
     for name in names:
         twin = seen.setdefault(unicodedata.normalize("NFC", name), name)
         if twin != name:
-            fact = f"classes {ascii(twin)} and {ascii(name)} are the same text in two Unicode forms"
+            fact = f"classes {twin!a} and {name!a} are the same text in two Unicode forms"
             raise DataError(fact, where=shown(where), advice="merge them under one name")
 
 

@@ -76,8 +76,7 @@ class Scan:
     def notes(self) -> tuple[str, ...]:
         """One sentence for each reason for which something was left out."""
         return tuple(
-            f"ignored {len(set(paths))} x {why}, first: {shown(paths[0].relative_to(self.root))}"
-            for why, paths in self._left_out.items()
+            f"ignored {len(set(paths))} x {why}, first: {shown(paths[0].relative_to(self.root))}" for why, paths in self._left_out.items()
         )
 
     def _sort_in(self, entry: os.DirEntry[str], path: Path, files: list[Path], folders: list[Path]) -> None:

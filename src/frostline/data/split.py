@@ -107,9 +107,7 @@ def _whole_groups(manifest: Manifest, digests: Sequence[str], seed: int, fractio
     """First fold of scikit-learn's ``StratifiedGroupKFold``; an image without a group is a group of its own."""
     from sklearn.model_selection import StratifiedGroupKFold  # half a second, and only for this
 
-    groups = [
-        f"image:{d}" if r.group is None else f"group:{r.group}" for r, d in zip(manifest.records, digests, strict=True)
-    ]
+    groups = [f"image:{d}" if r.group is None else f"group:{r.group}" for r, d in zip(manifest.records, digests, strict=True)]
     folds = min(max(2, round(1 / fraction)), len(set(groups)))
     if folds < 2:
         raise DataError("one group only, which cannot be split", advice="give at least two groups, or --val")

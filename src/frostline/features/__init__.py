@@ -5,4 +5,13 @@ from frostline.features.images import ImageSet
 from frostline.features.key import FeatureKey, feature_key
 from frostline.features.store import FeatureStore
 
-__all__ = ["Extracted", "FeatureKey", "FeatureProgress", "FeatureStore", "ImageSet", "Prefix", "ensure_features", "feature_key"]
+__all__ = [
+    "Extracted",
+    "FeatureKey",
+    "FeatureProgress",
+    "FeatureStore",
+    "ImageSet",
+    "Prefix",
+    "ensure_features",
+    "feature_key",
+]

@@ -96,8 +96,9 @@ def load_pixels(path: Path, preprocess: Preprocess, digest: str | None = None) -
     return preprocess.pixels(decode(data).image)
 
 
-def pixel_batches(paths: Sequence[Path], preprocess: Preprocess, sizes: Sequence[int], digests: Sequence[str] | None
-                  ) -> Iterator[list[torch.Tensor | DecodeError]]:
+def pixel_batches(
+    paths: Sequence[Path], preprocess: Preprocess, sizes: Sequence[int], digests: Sequence[str] | None
+) -> Iterator[list[torch.Tensor | DecodeError]]:
     """Decode batches of the given sizes in threads, one batch ahead of the caller; an image that fails gives its error."""
 
     def one(path: Path, digest: str | None) -> torch.Tensor | DecodeError:
@@ -165,8 +166,9 @@ def ensure_features(store: FeatureStore, key: FeatureKey, prefix: Prefix, images
     return Extracted(decoded, forwarded, time.perf_counter() - began)
 
 
-def _compute(prefix: Prefix, shard: Sequence[str], where: dict[str, Path], before: int, total: int
-             ) -> Generator[FeatureProgress, None, tuple[torch.Tensor, list[str], dict[str, str]]]:
+def _compute(
+    prefix: Prefix, shard: Sequence[str], where: dict[str, Path], before: int, total: int
+) -> Generator[FeatureProgress, None, tuple[torch.Tensor, list[str], dict[str, str]]]:
     rows: list[torch.Tensor] = []
     good: list[str] = []
     bad: dict[str, str] = {}

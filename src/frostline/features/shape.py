@@ -19,8 +19,10 @@ def feature_shape(backbone: Backbone) -> tuple[int, ...]:
         with evaluating(backbone.body), torch.inference_mode():
             features: object = backbone.body(backbone.example())
     except (RuntimeError, TypeError, ValueError, AssertionError) as fault:
-        raise BackboneError(f"fails on an image of {backbone.preprocess.crop} pixels ({(str(fault) or 'no message').splitlines()[0][:100]})",
-                            where=backbone.name) from fault
+        raise BackboneError(
+            f"fails on an image of {backbone.preprocess.crop} pixels ({(str(fault) or 'no message').splitlines()[0][:100]})",
+            where=backbone.name,
+        ) from fault
     if not isinstance(features, torch.Tensor):
         raise BackboneError(f"gives a {type(features).__name__}, not one tensor of features", where=backbone.name)
     return tuple(features.shape[1:])

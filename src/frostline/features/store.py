@@ -95,7 +95,11 @@ class FeatureStore:
         name = settings_digest({"digests": list(digests), "skipped": sorted(skipped)})[:32]
         buffer = io.BytesIO()
         np.save(buffer, rows.numpy(), allow_pickle=False)
-        record: dict[str, object] = {"digests": list(digests), "skipped": dict(skipped), "sha256": bytes_digest(buffer.getvalue())}
+        record: dict[str, object] = {
+            "digests": list(digests),
+            "skipped": dict(skipped),
+            "sha256": bytes_digest(buffer.getvalue()),
+        }
         record["self"] = settings_digest(record)
         try:
             write_bytes(self.folder / f"{name}.npy", buffer.getvalue())
@@ -146,5 +150,8 @@ class FeatureStore:
 
 
 def _unwritable(folder: Path, fault: OSError) -> CacheError:
-    return CacheError(f"the feature cache cannot be written ({fault.strerror or fault})", where=folder,
-                      advice="give another folder with --cache-dir, or run with --no-cache")
+    return CacheError(
+        f"the feature cache cannot be written ({fault.strerror or fault})",
+        where=folder,
+        advice="give another folder with --cache-dir, or run with --no-cache",
+    )

@@ -59,17 +59,33 @@ def default_hyper(*, images: int, features: int, classes: int, head: str, backbo
     return Hyper(epochs, batch, lr, lr * 0.1, 0.01, 0.05, max(5, epochs // 4))
 
 
-def override(hyper: Hyper, *, epochs: int | None = None, batch_size: int | None = None, lr: float | None = None,
-             backbone_lr: float | None = None, weight_decay: float | None = None) -> Hyper:
+def override(
+    hyper: Hyper,
+    *,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    lr: float | None = None,
+    backbone_lr: float | None = None,
+    weight_decay: float | None = None,
+) -> Hyper:
     """Replace what a person gave.
 
     Raises:
         RecipeError: a value is out of range; names the flag.
     """
-    for flag, value, zero in (("--epochs", epochs, False), ("--batch-size", batch_size, False), ("--lr", lr, False),
-                              ("--backbone-lr", backbone_lr, False), ("--weight-decay", weight_decay, True)):
+    for flag, value, zero in (
+        ("--epochs", epochs, False),
+        ("--batch-size", batch_size, False),
+        ("--lr", lr, False),
+        ("--backbone-lr", backbone_lr, False),
+        ("--weight-decay", weight_decay, True),
+    ):
         if value is not None and (not math.isfinite(value) or value < 0 or (value == 0 and not zero)):
-            raise RecipeError(f"{value} is out of range", where=flag, advice="give a finite number above 0" + (" or 0" if zero else ""))
+            raise RecipeError(
+                f"{value} is out of range",
+                where=flag,
+                advice="give a finite number above 0" + (" or 0" if zero else ""),
+            )
     return replace(
         hyper,
         epochs=hyper.epochs if epochs is None else epochs,

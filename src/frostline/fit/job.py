@@ -14,12 +14,12 @@ from frostline._device import resolve_device
 from frostline.data.manifest import Manifest
 from frostline.data.read import read_data
 from frostline.errors import DataError
-from frostline.features.extract import FeatureProgress, Prefix, ensure_features
+from frostline.features.extract import Prefix, ensure_features
 from frostline.features.images import ImageSet
 from frostline.features.key import feature_key
 from frostline.features.store import FeatureStore
 from frostline.fit.events import Event, FeaturesReady, Finished, Planned
-from frostline.fit.hyper import Hyper, default_hyper, override
+from frostline.fit.hyper import default_hyper, override
 from frostline.fit.loop import logits_of, train
 from frostline.fit.optim import make_optimizer
 from frostline.fit.sources import FeatureRows, ImageRows, Source
@@ -92,7 +92,13 @@ def fit(
     val_set = None if val_images is None else _image_set(val_images)
     size = next(iter(model.head.buffers())).numel() if _scale(model) else 0
     kind = type(model.head).__name__.removesuffix("Head").lower()
-    rule = default_hyper(images=len(train_set), features=size, classes=model.num_classes, head=kind, backbone_trained=resolved.backbone_trained)
+    rule = default_hyper(
+        images=len(train_set),
+        features=size,
+        classes=model.num_classes,
+        head=kind,
+        backbone_trained=resolved.backbone_trained,
+    )
     hyper = override(rule, epochs=epochs, batch_size=batch_size, lr=lr, backbone_lr=backbone_lr, weight_decay=weight_decay)
     yield Planned(resolved, cut, hyper)
 
@@ -114,9 +120,16 @@ def fit(
     seconds = time.perf_counter() - began
     proof = audit(before, fingerprint(model, resolved))
     proof.check()
-    yield Finished(best_epoch, epochs_run, proof, logits_of(module, sources.train), sources.train.labels.cpu(),
-                   None if sources.val is None else logits_of(module, sources.val),
-                   None if sources.val is None else sources.val.labels.cpu(), seconds)
+    yield Finished(
+        best_epoch,
+        epochs_run,
+        proof,
+        logits_of(module, sources.train),
+        sources.train.labels.cpu(),
+        None if sources.val is None else logits_of(module, sources.val),
+        None if sources.val is None else sources.val.labels.cpu(),
+        seconds,
+    )
 
 
 @dataclass(frozen=True)
@@ -125,8 +138,14 @@ class _Sources:
     val: Source | None
 
 
-def _sources(model: TransferModel, train_set: ImageSet, val_set: ImageSet | None, cached: bool, compute: Compute, device: torch.device
-             ) -> Generator[Event, None, _Sources]:
+def _sources(
+    model: TransferModel,
+    train_set: ImageSet,
+    val_set: ImageSet | None,
+    cached: bool,
+    compute: Compute,
+    device: torch.device,
+) -> Generator[Event, None, _Sources]:
     """Run the backbone once over all images, fit the head's scaling to the result, and choose where batches come from."""
     everything = train_set if val_set is None else train_set + val_set
     precision = "fp32" if compute.precision == "auto" else compute.precision
@@ -144,7 +163,11 @@ def _sources(model: TransferModel, train_set: ImageSet, val_set: ImageSet | None
             scale.measure(features.features)
         yield FeaturesReady(extracted, store.bytes_of(everything.digests), skipped)
         if cached and compute.cache is not None:
-            val = None if val_set is None else FeatureRows(store.gather(val_set.digests).to(device), torch.tensor(val_set.labels, device=device))
+            val = (
+                None
+                if val_set is None
+                else FeatureRows(store.gather(val_set.digests).to(device), torch.tensor(val_set.labels, device=device))
+            )
             return _Sources(features, val)
     preprocess = model.opened.preprocess
     return _Sources(ImageRows(train_set, preprocess, device), None if val_set is None else ImageRows(val_set, preprocess, device))

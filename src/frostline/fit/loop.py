@@ -31,8 +31,9 @@ class Best:
     state: dict[str, torch.Tensor] = field(default_factory=dict[str, torch.Tensor])
 
 
-def train(module: nn.Module, optimizer: torch.optim.Optimizer, source: Source, val: Source | None, hyper: Hyper, seed: int
-          ) -> Generator[EpochDone | Stopped, None, int]:
+def train(
+    module: nn.Module, optimizer: torch.optim.Optimizer, source: Source, val: Source | None, hyper: Hyper, seed: int
+) -> Generator[EpochDone | Stopped, None, int]:
     """Train ``module`` on ``source``; it ends with the weights of the epoch with the lowest validation loss.
 
     Args:
@@ -61,7 +62,15 @@ def train(module: nn.Module, optimizer: torch.optim.Optimizer, source: Source, v
             yield _diverged(module, best, epoch + 1, bad_step, optimizer)
             return best.epoch
         val_loss, val_accuracy = _validate(module, val)
-        yield EpochDone(epoch + 1, loss, accuracy, val_loss, val_accuracy, float(optimizer.param_groups[0]["lr"]), time.perf_counter() - began)
+        yield EpochDone(
+            epoch + 1,
+            loss,
+            accuracy,
+            val_loss,
+            val_accuracy,
+            float(optimizer.param_groups[0]["lr"]),
+            time.perf_counter() - began,
+        )
         if val_loss is None or val_loss < best.loss:
             best = Best(epoch + 1, math.inf if val_loss is None else val_loss, _copy(module))
         elif epoch + 1 - best.epoch >= hyper.patience:
@@ -71,8 +80,9 @@ def train(module: nn.Module, optimizer: torch.optim.Optimizer, source: Source, v
     return best.epoch
 
 
-def _one_epoch(module: nn.Module, optimizer: torch.optim.Optimizer, source: Source, hyper: Hyper, seed: int, epoch: int
-               ) -> tuple[float, float, int | None]:
+def _one_epoch(
+    module: nn.Module, optimizer: torch.optim.Optimizer, source: Source, hyper: Hyper, seed: int, epoch: int
+) -> tuple[float, float, int | None]:
     """Mean loss and accuracy over an epoch; and the step at which the loss was no number, where that happened."""
     labels = source.labels
     parts = merge_last(list(permutation(len(labels), seed, epoch).split(hyper.batch_size)))

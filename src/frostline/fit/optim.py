@@ -25,8 +25,16 @@ def make_optimizer(model: nn.Module, resolved: ResolvedPlan, hyper: Hyper) -> to
         for decays in (True, False):
             names = [n for n, p in named.items() if _is_head(n, resolved) == (part == "head") and (p.ndim > 1) == decays]
             if names:
-                groups.append({"params": [named[n] for n in names], "lr": rate, "peak": rate, "names": names,
-                               "weight_decay": hyper.weight_decay if decays else 0.0, "group": f"{part}{'' if decays else ', no decay'}"})
+                groups.append(
+                    {
+                        "params": [named[n] for n in names],
+                        "lr": rate,
+                        "peak": rate,
+                        "names": names,
+                        "weight_decay": hyper.weight_decay if decays else 0.0,
+                        "group": f"{part}{'' if decays else ', no decay'}",
+                    }
+                )
     check_groups(groups, named, resolved)
     return torch.optim.AdamW(groups)
 

@@ -56,8 +56,12 @@ class ImageRows:
     def batches(self, parts: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
         """Normalised images ``(n, 3, H, W)``."""
         order = torch.cat(list(parts)).tolist()
-        decoded = pixel_batches([self.images.paths[i] for i in order], self.preprocess, [len(p) for p in parts],
-                                [self.images.digests[i] for i in order])
+        decoded = pixel_batches(
+            [self.images.paths[i] for i in order],
+            self.preprocess,
+            [len(p) for p in parts],
+            [self.images.digests[i] for i in order],
+        )
         for batch in decoded:
             pictures = [_must(picture) for picture in batch]
             yield self.preprocess.normalise(torch.stack(pictures).to(self.device)).contiguous(memory_format=torch.channels_last)

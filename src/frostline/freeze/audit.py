@@ -44,8 +44,10 @@ class Audit:
             AuditError: naming the first tensors that changed.
         """
         if not self.frozen_unchanged:
-            raise AuditError(f"{len(self.changed)} frozen tensors changed during training: {', '.join(self.changed[:4])}",
-                             advice="this is a bug in frostline or in a layer that writes to itself; please report it")
+            raise AuditError(
+                f"{len(self.changed)} frozen tensors changed during training: {', '.join(self.changed[:4])}",
+                advice="this is a bug in frostline or in a layer that writes to itself; please report it",
+            )
 
 
 def fingerprint(module: nn.Module, resolved: ResolvedPlan) -> Fingerprint:

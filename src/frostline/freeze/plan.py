@@ -86,7 +86,11 @@ class FreezePlan:
             PlanError: nothing would be left to train.
         """
         if self.batch_norm not in ("frozen", "affine", "train"):
-            raise PlanError(f"{self.batch_norm!r} is nothing batch norm can do", where="--batch-norm", advice="use frozen, affine or train")
+            raise PlanError(
+                f"{self.batch_norm!r} is nothing batch norm can do",
+                where="--batch-norm",
+                advice="use frozen, affine or train",
+            )
         in_two = isinstance(module, HasBackboneAndHead)
         prefix = "backbone." if in_two else ""
         head = f"{self.head}." if in_two or _has_child(module, self.head) else ""
@@ -97,8 +101,11 @@ class FreezePlan:
         every = [name for name, _ in module.named_parameters()]
         trainable = tuple(n for n in every if n in chosen or (head and n.startswith(head)))
         if not trainable:
-            raise PlanError("everything is frozen and there is no head: nothing would be trained", where=f"--unfreeze {self.unfreeze}",
-                            advice="add a head, or unfreeze something, for example last:1")
+            raise PlanError(
+                "everything is frozen and there is no head: nothing would be trained",
+                where=f"--unfreeze {self.unfreeze}",
+                advice="add a head, or unfreeze something, for example last:1",
+            )
         pinned = _pinned(module, set(trainable), awake=norms if self.batch_norm == "train" else set(), head=head)
         asleep = set(pinned)
         return ResolvedPlan(
@@ -134,7 +141,11 @@ def _has_child(module: nn.Module, name: str) -> bool:
 
 def _pinned(module: nn.Module, trainable: set[str], awake: set[str], head: str) -> tuple[str, ...]:
     """Modules that must stay in eval mode: frozen ones, and those without parameters that lie before what is trained."""
-    owners = [name for name, child in module.named_modules() if any(f"{name}.{p}".lstrip(".") in trainable for p, _ in child.named_parameters(recurse=False))]
+    owners = [
+        name
+        for name, child in module.named_modules()
+        if any(f"{name}.{p}".lstrip(".") in trainable for p, _ in child.named_parameters(recurse=False))
+    ]
     order = [name for name, _ in module.named_modules()]
     first = order.index(owners[0])
     pinned: list[str] = []

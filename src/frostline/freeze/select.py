@@ -54,8 +54,11 @@ class LastBlocks:
     def select(self, layers: Layers) -> tuple[str, ...]:
         """The parameters of the last blocks."""
         if self.count > len(layers.blocks):
-            raise SelectorError(f"last:{self.count} asks for more than the {len(layers.blocks)} blocks there are",
-                                where="--unfreeze", advice="use all to train everything")
+            raise SelectorError(
+                f"last:{self.count} asks for more than the {len(layers.blocks)} blocks there are",
+                where="--unfreeze",
+                advice="use all to train everything",
+            )
         wanted = {p for block in layers.blocks[-self.count :] for p in block.parameters}
         return tuple(p for p in layers.parameters if p in wanted)
 
@@ -69,8 +72,11 @@ class LastParameters:
     def select(self, layers: Layers) -> tuple[str, ...]:
         """The last tensors, in the order of registration."""
         if self.count > len(layers.parameters):
-            raise SelectorError(f"params:{self.count} asks for more than the {len(layers.parameters)} tensors there are",
-                                where="--unfreeze", advice="use all to train everything")
+            raise SelectorError(
+                f"params:{self.count} asks for more than the {len(layers.parameters)} tensors there are",
+                where="--unfreeze",
+                advice="use all to train everything",
+            )
         return layers.parameters[-self.count :]
 
 
@@ -149,18 +155,27 @@ def parse_selector(text: str) -> Selector:
     kind, colon, value = text.partition(":")
     if colon and kind in {"last", "params"}:
         if not value.isdecimal() or int(value) < 1:
-            raise SelectorError(f"{text!r} wants a whole number of at least 1 after the colon", where="--unfreeze",
-                                advice=f"use {kind}:1 or more, or none to keep the backbone frozen")
+            raise SelectorError(
+                f"{text!r} wants a whole number of at least 1 after the colon",
+                where="--unfreeze",
+                advice=f"use {kind}:1 or more, or none to keep the backbone frozen",
+            )
         return LastBlocks(int(value)) if kind == "last" else LastParameters(int(value))
     if colon and kind == "from" and value:
         return FromModule(value)
     patterns = tuple(p.strip() for p in text.split(",") if p.strip())
     if colon or not patterns:
-        raise SelectorError(f"{text!r} is no selector", where="--unfreeze",
-                            advice="use none, last:N, from:NAME, NAME[,NAME], params:N, norm, bias or all")
+        raise SelectorError(
+            f"{text!r} is no selector",
+            where="--unfreeze",
+            advice="use none, last:N, from:NAME, NAME[,NAME], params:N, norm, bias or all",
+        )
     return Named(patterns)
 
 
 def _no_match(pattern: str, layers: Layers) -> SelectorError:
-    return SelectorError(f"{pattern!r} matches no layer", where="--unfreeze",
-                         advice=near_names(pattern, layers.modules) or f"the blocks are {', '.join(b.name for b in layers.blocks[:8])} ...")
+    return SelectorError(
+        f"{pattern!r} matches no layer",
+        where="--unfreeze",
+        advice=near_names(pattern, layers.modules) or f"the blocks are {', '.join(b.name for b in layers.blocks[:8])} ...",
+    )

@@ -52,8 +52,12 @@ def rows(module: nn.Module, resolved: ResolvedPlan) -> tuple[LayerRow, ...]:
 
     for block in layers_of(module.get_submodule("backbone") if in_two else module).blocks:
         names = [f"{prefix}{p}" for p in block.parameters]
-        row(f"{prefix}{block.name}", type(module.get_submodule(f"{prefix}{block.name}")).__name__, names,
-            tuple(f"{prefix}{m}" for m in block.modules))
+        row(
+            f"{prefix}{block.name}",
+            type(module.get_submodule(f"{prefix}{block.name}")).__name__,
+            names,
+            tuple(f"{prefix}{m}" for m in block.modules),
+        )
     if in_two:
         names = [n for n in sizes if n.startswith("head.")]
         row("head", type(module.get_submodule("head")).__name__, names, ("head",))

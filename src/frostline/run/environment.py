@@ -19,6 +19,10 @@ def environment(device: torch.device) -> dict[str, object]:
         "platform": platform.platform(),
         "machine": platform.machine(),
         "threads": torch.get_num_threads(),
-        "device": str(device) if device.type == "cpu" else f"{device} {torch.cuda.get_device_name(device)}" if device.type == "cuda" else str(device),
+        "device": str(device)
+        if device.type == "cpu"
+        else f"{device} {torch.cuda.get_device_name(device)}"
+        if device.type == "cuda"
+        else str(device),
         "packages": {name: version(name) for name in _PACKAGES} | {"frostline": __version__},
     }

@@ -36,4 +36,8 @@ def check_run(folder: Path) -> None:
         raise RunError("no such run directory", where=folder, advice="give the folder that frostline train wrote")
     for name in (SUMMARY, RECIPE, WEIGHTS, LABELS, PREPROCESS):
         if not (folder / name).is_file():
-            raise RunError(f"is no finished run: {name} is missing", where=folder, advice="give the folder that frostline train wrote")
+            raise RunError(
+                f"is no finished run: {name} is missing",
+                where=folder,
+                advice="give the folder that frostline train wrote",
+            )

@@ -72,7 +72,11 @@ def read_run(folder: Path, *, offline: bool = False) -> Run:
         raise RunError("the weights do not fit the recipe's network", where=folder / layout.WEIGHTS) from fault
     digest = tensors_digest(model.backbone.state_dict())
     if digest != metadata.get("backbone_sha256"):
-        raise RunError("the backbone is not the one that this run was trained on", where=folder, advice="train again, or restore its weights")
+        raise RunError(
+            "the backbone is not the one that this run was trained on",
+            where=folder,
+            advice="train again, or restore its weights",
+        )
     if stored:
         model.opened = replace(model.opened, digest=digest)
     freeze(model, trainable=(), pinned=[n for n, _ in model.named_modules()])

@@ -89,7 +89,10 @@ def _weights(record: RunRecord) -> bytes:
         "head": record.recipe.head,
         "classes": list(record.manifest.classes),
     }
-    return save({n: t.detach().cpu().contiguous().clone() for n, t in tensors.items()}, metadata={"frostline": json.dumps(about)})
+    return save(
+        {n: t.detach().cpu().contiguous().clone() for n, t in tensors.items()},
+        metadata={"frostline": json.dumps(about)},
+    )
 
 
 def _split_csv(manifest: Manifest) -> str:
@@ -99,4 +102,3 @@ def _split_csv(manifest: Manifest) -> str:
     for r in manifest.records:
         writer.writerow([str(r.path), "" if r.label is None else manifest.classes[r.label], r.split or "", r.group or ""])
     return text.getvalue()
-
