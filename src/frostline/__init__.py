@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from frostline.classifier import ImageClassifier
     from frostline.errors import FrostlineError
     from frostline.features import ImageSet
-    from frostline.fit import Compute, EpochDone, FeaturesReady, Finished, Planned, Stopped, fit
+    from frostline.fitting import Compute, EpochDone, FeaturesReady, Finished, Planned, Stopped, fit
     from frostline.freeze import FreezePlan, ResolvedPlan
     from frostline.model import TransferModel
     from frostline.pipeline import evaluate, predict, train
@@ -25,23 +25,23 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Backbone": "backbone",
-    "Compute": "fit",
-    "EpochDone": "fit",
-    "FeaturesReady": "fit",
-    "Finished": "fit",
+    "Compute": "fitting",
+    "EpochDone": "fitting",
+    "FeaturesReady": "fitting",
+    "Finished": "fitting",
     "FreezePlan": "freeze",
     "FrostlineError": "errors",
     "ImageClassifier": "classifier",
     "ImageSet": "features",
-    "Planned": "fit",
+    "Planned": "fitting",
     "Preprocess": "backbone",
     "Recipe": "recipe",
     "ResolvedPlan": "freeze",
     "Run": "run",
-    "Stopped": "fit",
+    "Stopped": "fitting",
     "TransferModel": "model",
     "evaluate": "pipeline",
-    "fit": "fit",
+    "fit": "fitting",
     "open_backbone": "backbone",
     "predict": "pipeline",
     "read_run": "run",

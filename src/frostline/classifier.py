@@ -25,7 +25,7 @@ from frostline.errors import DataError, DecodeError
 from frostline.features import ImageSet
 from frostline.features.extract import full_batches, pixel_batches
 from frostline.features.images import digest_files
-from frostline.fit import Compute, EpochDone, Event, fit
+from frostline.fitting import Compute, EpochDone, Event, fit
 from frostline.freeze import FreezePlan
 from frostline.model import TransferModel
 from frostline.recipe import Recipe, make_recipe

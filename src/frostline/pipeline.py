@@ -19,10 +19,10 @@ from frostline.errors import DataError, DecodeError
 from frostline.features import FeatureStore, ImageSet, ensure_features, feature_key
 from frostline.features.extract import full_batches, pixel_batches
 from frostline.features.images import digest_files
-from frostline.fit import Compute, Event, fit
-from frostline.fit.loop import logits_of
-from frostline.fit.metrics import Scores, score
-from frostline.fit.sources import FeatureRows
+from frostline.fitting import Compute, Event, fit
+from frostline.fitting.loop import logits_of
+from frostline.fitting.metrics import Scores, score
+from frostline.fitting.sources import FeatureRows
 from frostline.freeze import FreezePlan
 from frostline.model import TransferModel
 from frostline.recipe import Recipe

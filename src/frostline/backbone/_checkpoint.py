@@ -145,7 +145,9 @@ def _strip(state: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]
     while True:
         for prefix in _WRAPPERS:
             shorter = {n.removeprefix(prefix): t for n, t in best.items() if n.startswith(prefix)}
-            if sum(n in wanted for n in shorter) > sum(n in wanted for n in best):
+            matched = sum(n in wanted for n in best)
+            whole = not matched and len(shorter) == len(best) > 0
+            if whole or sum(n in wanted for n in shorter) > matched:
                 best, taken = shorter, (*taken, prefix)
                 break
         else:

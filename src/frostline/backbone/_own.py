@@ -7,10 +7,10 @@ import inspect
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from torch import nn
 
 from frostline._digest import bytes_digest
+from frostline._rng import seeded
 from frostline.backbone._checkpoint import LoadReport, load_into, read_state
 from frostline.backbone.network import Backbone
 from frostline.backbone.preprocess import Preprocess
@@ -36,7 +36,7 @@ def open_own(name: str, weights: str, *, replace: str | None) -> Backbone:
         raise BackboneError(f"{place!r} has no {attribute!r}", where="--backbone", advice=near_names(attribute, vars(module)))
     made: object = vars(module)[attribute]
     if not isinstance(made, nn.Module) and callable(made):
-        with torch.random.fork_rng(devices=()):
+        with seeded(0, "random weights"):
             made = made()
     if not isinstance(made, nn.Module):
         raise BackboneError(f"{name} is a {type(made).__name__}, not an nn.Module or a function that makes one", where="--backbone")

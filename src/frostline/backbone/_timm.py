@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, cast
 
 import timm
-import torch
 from timm.data.config import resolve_model_data_config
 from torch import nn
 
+from frostline._rng import seeded
 from frostline.backbone._checkpoint import LoadReport, load_into, read_state
 from frostline.backbone._embedded import EMBEDDED, load_embedded
 from frostline.backbone.network import Backbone
@@ -57,7 +57,7 @@ def open_timm(name: str, weights: str, *, offline: bool) -> Backbone:
 
 def _create(name: str, *, pretrained: bool = False) -> nn.Module:
     create = cast("Callable[..., nn.Module]", timm.create_model)
-    with torch.random.fork_rng(devices=()):  # initialisation must not move the caller's random state
+    with seeded(0, "random weights"):
         return create(name, pretrained=pretrained)
 
 

@@ -11,6 +11,7 @@ import torchvision
 from torch import nn
 from torchvision import models
 
+from frostline._rng import seeded
 from frostline.backbone._checkpoint import LoadReport, load_into, read_state
 from frostline.backbone.network import Backbone
 from frostline.backbone.preprocess import Preprocess
@@ -37,7 +38,7 @@ def open_torchvision(name: str, weights: str, *, offline: bool) -> Backbone:
     if weights == "default":
         network, report = _published(name, enum, offline=offline)
     else:
-        with torch.random.fork_rng(devices=()):
+        with seeded(0, "random weights"):
             options = {"aux_logits": False, "init_weights": True} if name in _WITH_AUXILIARY else {}
             network = models.get_model(name, weights=None, **options)
         last = last_layer(network)

@@ -12,8 +12,8 @@ from frostline.cli.settings import cache_folder, is_offline
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="run directory")],
-    data: Annotated[Path, typer.Argument(help="folder of class folders, or a CSV or Parquet manifest")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="run directory")],
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="folder of class folders, or a CSV or Parquet manifest")],
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:0 or mps")] = "auto",
     cache_dir: Annotated[Path | None, typer.Option(help="folder of the feature cache")] = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="neither read nor write the feature cache")] = False,

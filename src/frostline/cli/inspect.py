@@ -11,7 +11,9 @@ from frostline.cli.settings import is_offline
 
 
 def inspect(
-    backbone: Annotated[str, typer.Argument(help="NAME, timm:NAME, torchvision:NAME or module:attr")] = "tf_efficientnet_lite0",
+    backbone: Annotated[
+        str, typer.Argument(metavar="BACKBONE", help="NAME, timm:NAME, torchvision:NAME or module:attr")
+    ] = "tf_efficientnet_lite0",
     weights: Annotated[str, typer.Option(help="default, random, or a file")] = "default",
     replace_layer: Annotated[str | None, typer.Option(help="layer of one's own network to drop, such as fc")] = None,
     unfreeze: Annotated[str, typer.Option(help="none, last:N, from:NAME, NAME[,NAME], params:N, norm, bias or all")] = "none",

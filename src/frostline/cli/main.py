@@ -57,6 +57,8 @@ def run(arguments: list[str]) -> int:
     try:
         code: object = app(arguments or ["--help"], standalone_mode=False)
         sys.stdout.flush()
+        if code == INTERRUPTED:  # typer answers KeyboardInterrupt itself, without a word
+            raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
     except TyperException as fault:
         return _refuse(fault.format_message().replace("\n", " ") or "nothing to do; see frostline --help")

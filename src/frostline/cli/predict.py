@@ -12,8 +12,8 @@ from frostline.cli.settings import is_offline
 
 
 def predict(
-    run: Annotated[Path, typer.Argument(help="run directory")],
-    paths: Annotated[list[Path], typer.Argument(help="image files or folders")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="run directory")],
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="image files or folders")],
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:0 or mps")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="one JSON object a line")] = False,
 ) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from frostline.fit import Event
+    from frostline.fitting import Event
 
 
 class Screen:
@@ -62,7 +62,7 @@ class Screen:
     def listen(self, event: Event) -> None:
         """Show one event of a fit."""
         from frostline.features import FeatureProgress
-        from frostline.fit import EpochDone, FeaturesReady, Planned, Stopped
+        from frostline.fitting import EpochDone, FeaturesReady, Planned, Stopped
 
         if isinstance(event, Planned):
             self._epochs = event.hyper.epochs

@@ -95,7 +95,7 @@ class Scan:
 
     def _refused_link(self, path: Path) -> str | None:
         target = os.path.realpath(path)
-        if not target.startswith(self._inside):
+        if not f"{target}{os.sep}".startswith(self._inside):
             return "link that leaves the folder"
         if os.path.isdir(target):  # noqa: PTH112 (a str already, and there may be millions)
             return "link to a folder"

@@ -105,11 +105,11 @@ def _is_container(module: nn.Module) -> bool:
     """A list of layers, or a stage: a module that holds a list of at least two modules of one type."""
     if type(module) in (nn.Sequential, nn.ModuleList):
         return True
-    return any(_is_list_of_equals(child) for child in module.children())
+    return _is_list_of_equals(module) or any(_is_list_of_equals(child) for child in module.children())
 
 
 def _is_list_of_equals(module: nn.Module) -> bool:
-    if type(module) not in (nn.Sequential, nn.ModuleList):
+    if not isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict) and not type(module).__name__.endswith("Stage"):
         return False
     kinds = [type(child) for child in module.children() if any(True for _ in child.children())]
     return len(kinds) >= 2 and len(set(kinds)) == 1

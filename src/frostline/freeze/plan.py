@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
@@ -9,7 +10,7 @@ from torch import nn
 
 from frostline.errors import PlanError
 from frostline.freeze.apply import freeze
-from frostline.freeze.layers import is_norm, layers_of
+from frostline.freeze.layers import Layers, is_norm, layers_of
 from frostline.freeze.select import parse_selector
 
 BatchNorm = Literal["frozen", "affine", "train"]
@@ -96,8 +97,12 @@ class FreezePlan:
         head = f"{self.head}." if in_two or _has_child(module, self.head) else ""
         layers = layers_of(module.get_submodule("backbone") if in_two else module)
         chosen = {f"{prefix}{name}" for name in parse_selector(self.unfreeze).select(layers)}
-        norms = {f"{prefix}{name}" for name in layers.batch_norms} if self.batch_norm != "frozen" else set[str]()
-        chosen |= {f"{n}.{p}" for n in norms for p, _ in module.get_submodule(n).named_parameters(recurse=False)}
+        norms = {
+            name: [f"{name}.{p}" for p, _ in module.get_submodule(name).named_parameters(recurse=False)] for name in _at(prefix, layers)
+        }
+        norms = {name: own for name, own in norms.items() if not chosen.issuperset(own)}  # the frozen ones
+        if self.batch_norm != "frozen":
+            chosen |= {p for own in norms.values() for p in own}
         every = [name for name, _ in module.named_parameters()]
         trainable = tuple(n for n in every if n in chosen or (head and n.startswith(head)))
         if not trainable:
@@ -106,7 +111,7 @@ class FreezePlan:
                 where=f"--unfreeze {self.unfreeze}",
                 advice="add a head, or unfreeze something, for example last:1",
             )
-        pinned = _pinned(module, set(trainable), awake=norms if self.batch_norm == "train" else set(), head=head)
+        pinned = _pinned(module, set(trainable), norms, wake=self.batch_norm == "train", head=head)
         asleep = set(pinned)
         return ResolvedPlan(
             trainable=trainable,
@@ -139,7 +144,11 @@ def _has_child(module: nn.Module, name: str) -> bool:
     return any(n == name for n, _ in module.named_modules() if n)
 
 
-def _pinned(module: nn.Module, trainable: set[str], awake: set[str], head: str) -> tuple[str, ...]:
+def _at(prefix: str, layers: Layers) -> list[str]:
+    return [f"{prefix}{name}" for name in layers.batch_norms]
+
+
+def _pinned(module: nn.Module, trainable: set[str], norms: Collection[str], *, wake: bool, head: str) -> tuple[str, ...]:
     """Modules that must stay in eval mode: frozen ones, and those without parameters that lie before what is trained."""
     owners = [
         name
@@ -152,7 +161,10 @@ def _pinned(module: nn.Module, trainable: set[str], awake: set[str], head: str) 
     for index, (name, child) in enumerate(module.named_modules()):
         below = [f"{name}.{p}".lstrip(".") for p, _ in child.named_parameters()]
         own = [f"{name}.{p}".lstrip(".") for p, _ in child.named_parameters(recurse=False)]
-        if name in awake or (head and f"{name}.".startswith(head)):
+        if name in norms and not wake:
+            pinned.append(name)
+            continue
+        if name in norms or (head and f"{name}.".startswith(head)):
             continue
         if below:
             frozen = not any(p in trainable for p in below) or (is_norm(child) and not all(p in trainable for p in own))

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from frostline.data.manifest import Manifest
-from frostline.fit.events import Event, FeaturesReady, Finished, Planned, Stopped
-from frostline.fit.metrics import Scores, score
+from frostline.fitting.events import Event, FeaturesReady, Finished, Planned, Stopped
+from frostline.fitting.metrics import Scores, score
 from frostline.run.read import Run
 
 

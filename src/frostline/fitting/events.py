@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from frostline.features.extract import Extracted, FeatureProgress
-from frostline.fit.hyper import Hyper
+from frostline.fitting.hyper import Hyper
 from frostline.freeze.audit import Audit
 from frostline.freeze.cut import Cut
 from frostline.freeze.plan import ResolvedPlan

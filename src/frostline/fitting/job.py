@@ -18,11 +18,11 @@ from frostline.features.extract import Prefix, ensure_features
 from frostline.features.images import ImageSet
 from frostline.features.key import feature_key
 from frostline.features.store import FeatureStore
-from frostline.fit.events import Event, FeaturesReady, Finished, Planned
-from frostline.fit.hyper import default_hyper, override
-from frostline.fit.loop import logits_of, train
-from frostline.fit.optim import make_optimizer
-from frostline.fit.sources import FeatureRows, ImageRows, Source
+from frostline.fitting.events import Event, FeaturesReady, Finished, Planned
+from frostline.fitting.hyper import default_hyper, override
+from frostline.fitting.loop import logits_of, train
+from frostline.fitting.optim import make_optimizer
+from frostline.fitting.sources import FeatureRows, ImageRows, Source
 from frostline.freeze import FreezePlan, audit, find_cut, fingerprint
 from frostline.heads.contract import InputScale
 from frostline.model import TransferModel
@@ -67,7 +67,7 @@ def fit(
         train_images: a folder of class folders, a manifest, or an :class:`ImageSet`.
         val_images: likewise, with the same classes; chooses the epoch that is kept. None keeps the last.
         epochs: passes over the training images; like the four after it, by default from the documented rule
-            (:func:`frostline.fit.hyper.default_hyper`).
+            (:func:`frostline.fitting.hyper.default_hyper`).
         batch_size: images a step.
         lr: peak learning rate of the head.
         backbone_lr: peak learning rate of unfrozen backbone layers.

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from frostline.errors import AuditError
-from frostline.fit.hyper import Hyper
+from frostline.fitting.hyper import Hyper
 from frostline.freeze.plan import ResolvedPlan
 
 

@@ -12,11 +12,11 @@ from torch import nn
 
 from frostline._rng import permutation, seeded
 from frostline.errors import RecipeError
-from frostline.fit.events import EpochDone, Stopped
-from frostline.fit.hyper import Hyper
-from frostline.fit.optim import set_rates
-from frostline.fit.schedule import warmup_cosine
-from frostline.fit.sources import Source, in_order, merge_last
+from frostline.fitting.events import EpochDone, Stopped
+from frostline.fitting.hyper import Hyper
+from frostline.fitting.optim import set_rates
+from frostline.fitting.schedule import warmup_cosine
+from frostline.fitting.sources import Source, in_order, merge_last
 from frostline.freeze.apply import evaluating, set_mode
 
 EVAL_BATCH = 256

@@ -1,0 +1,105 @@
+"""What every test may use: real images where they are, tiny images and networks made on the spot, a cache of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent
+
+TINY_NETWORK = '''
+import torch
+from torch import nn
+
+
+class Tiny(nn.Module):
+    """A convolution with batch norm, dropout, a second convolution, pooling: 8 features."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 6, 3, stride=4), nn.BatchNorm2d(6), nn.ReLU(inplace=True))
+        self.drop = nn.Dropout(0.5)
+        self.body = nn.Sequential(nn.Conv2d(6, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU())
+        self.pool = nn.AdaptiveAvgPool2d(1)
+
+    def forward(self, x):
+        return self.pool(self.body(self.drop(self.stem(x)))).flatten(1)
+
+
+def build():
+    torch.manual_seed(7)
+    net = Tiny()
+    from frostline import Preprocess
+
+    net.preprocess = Preprocess(crop=(32, 32), resize=32)
+    return net
+'''
+
+
+@pytest.fixture(scope="session")
+def hymenoptera() -> Path:
+    """The real ants and bees; tests that want them are skipped where they are absent."""
+    folder = Path(os.environ.get("FROSTLINE_TEST_IMAGES", ROOT.parent / "shared" / "data" / "hymenoptera"))
+    if not folder.is_dir():
+        pytest.skip(f"the ants/bees images are not at {folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A feature cache that the tests of one session share."""
+    return tmp_path_factory.mktemp("cache")
+
+
+def make_images(root: Path, classes: dict[str, int], seed: int = 0, side: int = 40) -> Path:
+    """Colour-coded noise: class ``i`` leans to channel ``i``; learnable, not trivial."""
+    random = np.random.default_rng(seed)
+    for index, (name, count) in enumerate(classes.items()):
+        (root / name).mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            pixels = random.integers(0, 200, (side, side, 3))
+            pixels[..., index % 3] += random.integers(10, 55)
+            Image.fromarray(pixels.astype(np.uint8)).save(root / name / f"{number:03}.png")
+    return root
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes of 30 small images."""
+    return make_images(tmp_path_factory.mktemp("images") / "data", {"green": 30, "red": 30})
+
+
+@pytest.fixture(scope="session")
+def tiny_module(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ``tiny_net.py`` in it, for ``--backbone tiny_net:build``."""
+    folder = tmp_path_factory.mktemp("net")
+    (folder / "tiny_net.py").write_text(TINY_NETWORK)
+    return folder
+
+
+@pytest.fixture
+def tiny(tiny_module: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], object]:
+    """Opens the tiny network as a backbone, anew each time."""
+    monkeypatch.syspath_prepend(str(tiny_module))
+    from frostline import open_backbone
+
+    return lambda: open_backbone("tiny_net:build")
+
+
+@pytest.fixture(scope="session")
+def frostline(cache: Path, tiny_module: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs the installed command as a person would, offline, in the folder ``cwd``."""
+    environment = {**os.environ, "FROSTLINE_HOME": str(cache), "FROSTLINE_OFFLINE": "1", "PYTHONPATH": str(tiny_module), "COLUMNS": "200"}
+
+    def run(*arguments: object, cwd: Path | None = None, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "frostline", *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd or cache, timeout=timeout)
+
+    return run

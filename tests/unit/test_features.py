@@ -1,0 +1,208 @@
+"""The feature cache: identity, hits, repair, refusals."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_images
+from frostline import ImageSet, Preprocess
+from frostline.data import read_data
+from frostline.errors import CacheError
+from frostline.features import FeatureStore, Prefix, ensure_features, feature_key
+from frostline.features.key import BATCH
+from PIL import Image
+
+CPU = torch.device("cpu")
+
+
+def key_of(opened, **other):
+    settings = {"cut": "backbone", "precision": "fp32", "device": CPU} | other
+    return feature_key(opened, **settings)
+
+
+def compute(root, opened, images, **other):
+    key = key_of(opened, **other)
+    store = FeatureStore.open(root, key)
+    work = ensure_features(store, key, Prefix(opened.body, opened.preprocess, CPU), images)
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            return store, end.value
+
+
+@pytest.fixture
+def opened(tiny):
+    return tiny()
+
+
+@pytest.fixture
+def listed(images):
+    return ImageSet.of(read_data(images))
+
+
+def test_the_second_time_nothing_is_decoded_or_run(opened, listed, tmp_path):
+    first, did = compute(tmp_path, opened, listed)
+    assert (did.decoded, did.forwarded, did.hit) == (60, 60, False)
+    opened.body.forward = None  # would fail if it were called
+    second, did = compute(tmp_path, opened, listed)
+    assert (did.decoded, did.forwarded, did.hit) == (0, 0, True)
+    assert torch.equal(first.gather(listed.digests), second.gather(listed.digests))
+
+
+def test_features_equal_the_plain_module(opened, listed, tmp_path):
+    store, _ = compute(tmp_path, opened, listed)
+    from frostline.data import decode
+    from frostline.freeze.apply import evaluating
+
+    pixels = torch.stack([opened.preprocess.pixels(decode(p.read_bytes()).image) for p in listed.paths])
+    with evaluating(opened.body), torch.inference_mode():
+        plain = opened.body(opened.preprocess.normalise(pixels))
+    assert torch.allclose(store.gather(listed.digests), plain, rtol=1e-5, atol=1e-6)
+
+
+def test_renamed_moved_and_touched_files_are_not_computed_again(opened, images, tmp_path):
+    compute(tmp_path / "cache", opened, ImageSet.of(read_data(images)))
+    shutil.copytree(images, tmp_path / "moved")
+    for number, path in enumerate(sorted((tmp_path / "moved").rglob("*.png"))):
+        os.utime(path, (1, 1))
+        path.rename(path.with_name(f"other{number}.jpeg"))
+    _, did = compute(tmp_path / "cache", opened, ImageSet.of(read_data(tmp_path / "moved")))
+    assert did.hit
+
+
+def test_one_changed_image_is_computed_alone_and_equals_a_cache_from_scratch(opened, images, tmp_path):
+    shutil.copytree(images, tmp_path / "data")
+    compute(tmp_path / "cache", opened, ImageSet.of(read_data(tmp_path / "data")))
+    path = tmp_path / "data" / "red" / "004.png"
+    pixels = np.array(Image.open(path))
+    pixels[0, 0, 0] ^= 1
+    Image.fromarray(pixels).save(path)
+    changed = ImageSet.of(read_data(tmp_path / "data"))
+    store, did = compute(tmp_path / "cache", opened, changed)
+    assert did.decoded == 1
+    scratch, _ = compute(tmp_path / "scratch", opened, changed)
+    assert torch.equal(store.gather(changed.digests), scratch.gather(changed.digests))
+
+
+def test_every_input_is_in_the_key(opened):
+    base = key_of(opened).digest
+    with torch.no_grad():
+        weight = opened.body.stem[0].weight
+        weight[0, 0, 0, 0] = torch.nextafter(weight[0, 0, 0, 0], torch.tensor(9.0))
+    others = [
+        key_of(replace(opened, digest="")),  # one ulp of one weight
+        key_of(replace(opened, preprocess=replace(opened.preprocess, resize=33))),
+        key_of(replace(opened, preprocess=replace(opened.preprocess, std=(0.5, 0.5, 0.5)))),
+        key_of(replace(opened, architecture="another network")),
+        key_of(opened, cut="body.0"),
+        key_of(opened, precision="bf16"),
+        key_of(opened, device=torch.device("cuda")),
+    ]
+    digests = [base, *(k.digest for k in others)]
+    assert len(set(digests)) == len(digests)
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".json"])
+@pytest.mark.parametrize("damage", [lambda d, r: d[: r.integers(0, len(d))], lambda d, r: _flip(d, r)])
+@pytest.mark.parametrize("seed", range(12))
+def test_damage_is_found_and_repaired(opened, listed, tmp_path, suffix, damage, seed):
+    store, _ = compute(tmp_path, opened, listed)
+    good = store.gather(listed.digests).clone()
+    random = np.random.default_rng(seed)
+    victim = next(p for p in store.folder.glob(f"*{suffix}") if p.stem != "key")
+    data = damage(victim.read_bytes(), random)
+    victim.unlink()
+    victim.write_bytes(data)
+    repaired, did = compute(tmp_path, opened, listed)
+    assert did.decoded == 60
+    assert torch.equal(repaired.gather(listed.digests), good)
+
+
+def _flip(data: bytes, random: np.random.Generator) -> bytes:
+    damaged = bytearray(data)
+    damaged[random.integers(0, len(data))] ^= 1 << int(random.integers(0, 8))
+    return bytes(damaged)
+
+
+def test_a_pickle_in_the_cache_never_runs(opened, listed, tmp_path):
+    store, _ = compute(tmp_path, opened, listed)
+    victim = next(store.folder.glob("*.npy"))
+    victim.unlink()
+    np.save(victim, np.array([{"a": 1}] * 60, dtype=object), allow_pickle=True)
+    record = next(p for p in store.folder.glob("*.json") if p.stem != "key")
+    from frostline._digest import file_digest, settings_digest
+
+    written = json.loads(record.read_text())
+    written.pop("self")
+    written["sha256"] = file_digest(victim)
+    record.write_text(json.dumps(written | {"self": settings_digest(written)}))
+    _, did = compute(tmp_path, opened, listed)
+    assert did.decoded == 60
+
+
+def test_what_is_no_image_is_remembered_with_its_reason(opened, tmp_path):
+    data = make_images(tmp_path / "data", {"a": 3, "b": 3})
+    (data / "a" / "notes.txt").write_text("not a picture")
+    (data / "b" / "empty.jpg").write_bytes(b"")
+    listed = ImageSet.of(read_data(data))
+    store, did = compute(tmp_path / "cache", opened, listed)
+    assert (did.decoded, did.forwarded) == (8, 6)
+    assert sorted(store.skipped.values())[0].startswith("empty")
+    assert len(listed.without(store.skipped)) == 6
+    assert compute(tmp_path / "cache", opened, listed)[1].hit
+
+
+def test_features_do_not_depend_on_company(opened, listed, tmp_path):
+    store, _ = compute(tmp_path, opened, listed)
+    prefix = Prefix(opened.body, opened.preprocess, CPU)
+    from frostline.features.extract import load_pixels
+
+    for i in (0, 17, 59):
+        alone = prefix(load_pixels(listed.paths[i], opened.preprocess)[None])
+        assert torch.equal(alone[0], store.gather([listed.digests[i]])[0])
+    assert BATCH > 1
+
+
+def test_gathering_what_is_not_there_is_an_error(opened, tmp_path):
+    store = FeatureStore.open(tmp_path, key_of(opened))
+    with pytest.raises(CacheError, match="not in the feature cache"):
+        store.gather(["f" * 64])
+
+
+def test_a_file_that_changes_meanwhile_is_an_error(opened, images, tmp_path):
+    shutil.copytree(images, tmp_path / "data")
+    listed = ImageSet.of(read_data(tmp_path / "data"))
+    shutil.copy(listed.paths[1], listed.paths[0])
+    with pytest.raises(CacheError, match="changed while"):
+        compute(tmp_path / "cache", opened, listed)
+
+
+def test_a_cache_that_cannot_be_written_says_so_before_any_work(opened, listed, tmp_path):
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    opened.body.forward = None
+    with pytest.raises(CacheError, match="--cache-dir"):
+        compute(tmp_path / "cache", opened, listed)
+
+
+def test_two_processes_on_one_cold_cache(frostline, images, cache, tmp_path):
+    """Both end well and leave one set of bytes."""
+    import subprocess
+    import sys
+
+    environment = {**os.environ, "FROSTLINE_HOME": str(tmp_path / "cache"), "FROSTLINE_OFFLINE": "1"}
+    command = [sys.executable, "-m", "frostline", "train", str(images), "--backbone", "timm:resnet10t", "--weights", "random", "--epochs", "1", "--quiet"]
+    both = [subprocess.Popen([*command, "--out", str(tmp_path / f"r{i}")], env=environment) for i in range(2)]
+    assert [p.wait(120) for p in both] == [0, 0]
+    assert (tmp_path / "r0" / "model.safetensors").read_bytes() == (tmp_path / "r1" / "model.safetensors").read_bytes()
+    assert len(list((tmp_path / "cache" / "features").glob("*/*.npy"))) == 1
+
+
+def test_a_preprocess_is_a_value():
+    assert Preprocess() == Preprocess()
