@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
-from conftest import make_images
 from safetensors.torch import save_file
+
+from conftest import make_images
 
 TINY = ("--backbone", "tiny_net:build")
 
@@ -65,8 +65,16 @@ def test_selector_that_matches_nothing_with_near_names(frostline, images):
     refused(frostline("train", images, "--unfreeze", "blocks.66"), "'blocks.66' matches no layer", "did you mean", "blocks.6")
 
 
-@pytest.mark.parametrize(("selector", "words"), [("last:0", "at least 1"), ("last:999", "blocks there are"), ("params:9999", "tensors there are"),
-                                                 ("last:x", "whole number"), ("", "no selector")])
+@pytest.mark.parametrize(
+    ("selector", "words"),
+    [
+        ("last:0", "at least 1"),
+        ("last:999", "blocks there are"),
+        ("params:9999", "tensors there are"),
+        ("last:x", "whole number"),
+        ("", "no selector"),
+    ],
+)
 def test_selectors_out_of_range(frostline, images, selector, words):
     refused(frostline("train", images, *TINY, "--unfreeze", selector), "--unfreeze", words)
 
@@ -83,21 +91,24 @@ def test_cuda_without_one(frostline, images):
     refused(frostline("train", images, *TINY, "--device", "cuda"), "cuda", "--device cpu")
 
 
-@pytest.mark.parametrize(("flags", "words"), [
-    (("--epochs", "0"), "--epochs"),
-    (("--lr", "-1"), "--lr"),
-    (("--lr", "nan"), "--lr"),
-    (("--weight-decay", "-0.1"), "--weight-decay"),
-    (("--batch-size", "0"), "--batch-size"),
-    (("--precision", "fp8"), "--precision"),
-    (("--batch-norm", "thaw"), "--batch-norm"),
-    (("--strategy", "magic"), "--strategy"),
-    (("--head", "tree"), "--head"),
-    (("--head", "mlp:0"), "--head"),
-    (("--device", "tpu"), "--device"),
-    (("--epochs", "many"), "epochs"),
-    (("--epoch", "3"), "--epoch"),
-])
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--epochs", "0"), "--epochs"),
+        (("--lr", "-1"), "--lr"),
+        (("--lr", "nan"), "--lr"),
+        (("--weight-decay", "-0.1"), "--weight-decay"),
+        (("--batch-size", "0"), "--batch-size"),
+        (("--precision", "fp8"), "--precision"),
+        (("--batch-norm", "thaw"), "--batch-norm"),
+        (("--strategy", "magic"), "--strategy"),
+        (("--head", "tree"), "--head"),
+        (("--head", "mlp:0"), "--head"),
+        (("--device", "tpu"), "--device"),
+        (("--epochs", "many"), "epochs"),
+        (("--epoch", "3"), "--epoch"),
+    ],
+)
 def test_settings_out_of_range(frostline, images, flags, words):
     refused(frostline("train", images, *TINY, *flags), words)
 

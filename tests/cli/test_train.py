@@ -15,7 +15,16 @@ import pytest
 from safetensors import safe_open
 
 TINY = ("--backbone", "tiny_net:build")
-FILES = {"recipe.toml", "summary.json", "metrics.jsonl", "split.csv", "model.safetensors", "labels.json", "preprocess.json", "environment.json"}
+FILES = {
+    "recipe.toml",
+    "summary.json",
+    "metrics.jsonl",
+    "split.csv",
+    "model.safetensors",
+    "labels.json",
+    "preprocess.json",
+    "environment.json",
+}
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +37,25 @@ def run(frostline, images, tmp_path_factory):
 
 def test_json_has_the_keys_of_the_contract(run):
     _, said = run
-    for key in ("run", "classes", "backbone", "unfreeze", "head", "strategy", "trainable_parameters", "frozen_parameters", "epochs", "best_epoch",
-                "train", "val", "test", "cache", "seconds", "images_skipped", "audit"):
+    for key in (
+        "run",
+        "classes",
+        "backbone",
+        "unfreeze",
+        "head",
+        "strategy",
+        "trainable_parameters",
+        "frozen_parameters",
+        "epochs",
+        "best_epoch",
+        "train",
+        "val",
+        "test",
+        "cache",
+        "seconds",
+        "images_skipped",
+        "audit",
+    ):
         assert key in said
     assert set(said["val"]) >= {"n", "accuracy", "interval", "log_loss"}
     assert set(said["cache"]) >= {"cut", "hit", "bytes"}
@@ -159,7 +185,20 @@ def test_signals(number, code, images, tiny_module, tmp_path):
     import os
 
     environment = {**os.environ, "FROSTLINE_HOME": str(tmp_path / "cache"), "PYTHONPATH": str(tiny_module)}
-    command = [sys.executable, "-m", "frostline", "train", str(images), *TINY, "--unfreeze", "all", "--epochs", "100000", "--out", str(tmp_path / "run")]
+    command = [
+        sys.executable,
+        "-m",
+        "frostline",
+        "train",
+        str(images),
+        *TINY,
+        "--unfreeze",
+        "all",
+        "--epochs",
+        "100000",
+        "--out",
+        str(tmp_path / "run"),
+    ]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, env=environment, text=True)
     assert process.stderr is not None
     for line in process.stderr:

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch import nn
+
 from frostline import Preprocess, open_backbone
 from frostline.backbone._checkpoint import load_into, read_state
 from frostline.backbone._embedded import embedded_file, load_embedded, map_by_order
 from frostline.errors import BackboneError, WeightsError
-from PIL import Image
-from safetensors.torch import save_file
-from torch import nn
 
 
 def tiny_state():
@@ -117,14 +118,17 @@ class Payload:
         return (open, ("/tmp/frostline-was-here", "w"))
 
 
-@pytest.mark.parametrize("write", [
-    lambda p: p.write_bytes(pickle.dumps(Payload())),
-    lambda p: torch.save({"a": Payload()}, p),
-    lambda p: p.write_bytes(b""),
-    lambda p: p.write_bytes(b"no weights at all"),
-    lambda p: torch.save([1, 2, 3], p),
-    lambda p: torch.save({"a": 1}, p),
-])
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda p: p.write_bytes(pickle.dumps(Payload())),
+        lambda p: torch.save({"a": Payload()}, p),
+        lambda p: p.write_bytes(b""),
+        lambda p: p.write_bytes(b"no weights at all"),
+        lambda p: torch.save([1, 2, 3], p),
+        lambda p: torch.save({"a": 1}, p),
+    ],
+)
 def test_hostile_and_foreign_files_are_refused_and_never_run(tmp_path, write):
     import pathlib
 
@@ -145,8 +149,17 @@ def test_truncated_safetensors_are_refused(tmp_path, cut):
         read_state(tmp_path / "w.safetensors")
 
 
-@pytest.mark.parametrize("name", ["timm:resnet10t", "torchvision:resnet18", "torchvision:squeezenet1_1", "torchvision:mobilenet_v3_small",
-                                  "torchvision:googlenet", "torchvision:vgg11"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "timm:resnet10t",
+        "torchvision:resnet18",
+        "torchvision:squeezenet1_1",
+        "torchvision:mobilenet_v3_small",
+        "torchvision:googlenet",
+        "torchvision:vgg11",
+    ],
+)
 def test_weights_from_a_file_for_library_networks(tmp_path, name):
     """The loading code of both libraries, on files made here: another backbone's values come back, the classifier kept."""
     first = open_backbone(name, "random")
@@ -170,6 +183,7 @@ def test_weights_from_a_file_for_library_networks(tmp_path, name):
 def test_published_torchvision_weights_from_disk(tmp_path, monkeypatch):
     """What a download leaves on disk is what is loaded; nothing is fetched."""
     import torchvision
+
     from frostline.backbone import _torchvision
 
     torch.hub.set_dir(str(tmp_path))
@@ -232,4 +246,6 @@ def test_preprocessing_reads_back_and_refuses_what_it_is_not():
         with pytest.raises(BackboneError):
             Preprocess.from_settings(wrong)
     with pytest.raises(BackboneError, match="1 channels"):
-        Preprocess.from_timm({"input_size": (1, 28, 28), "crop_mode": "center", "interpolation": "bilinear", "crop_pct": 1, "mean": (0,), "std": (1,)})
+        Preprocess.from_timm(
+            {"input_size": (1, 28, 28), "crop_mode": "center", "interpolation": "bilinear", "crop_pct": 1, "mean": (0,), "std": (1,)}
+        )

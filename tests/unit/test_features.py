@@ -10,13 +10,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+
 from conftest import make_images
 from frostline import ImageSet, Preprocess
 from frostline.data import read_data
 from frostline.errors import CacheError
 from frostline.features import FeatureStore, Prefix, ensure_features, feature_key
 from frostline.features.key import BATCH
-from PIL import Image
 
 CPU = torch.device("cpu")
 
@@ -197,7 +198,20 @@ def test_two_processes_on_one_cold_cache(frostline, images, cache, tmp_path):
     import sys
 
     environment = {**os.environ, "FROSTLINE_HOME": str(tmp_path / "cache"), "FROSTLINE_OFFLINE": "1"}
-    command = [sys.executable, "-m", "frostline", "train", str(images), "--backbone", "timm:resnet10t", "--weights", "random", "--epochs", "1", "--quiet"]
+    command = [
+        sys.executable,
+        "-m",
+        "frostline",
+        "train",
+        str(images),
+        "--backbone",
+        "timm:resnet10t",
+        "--weights",
+        "random",
+        "--epochs",
+        "1",
+        "--quiet",
+    ]
     both = [subprocess.Popen([*command, "--out", str(tmp_path / f"r{i}")], env=environment) for i in range(2)]
     assert [p.wait(120) for p in both] == [0, 0]
     assert (tmp_path / "r0" / "model.safetensors").read_bytes() == (tmp_path / "r1" / "model.safetensors").read_bytes()

@@ -7,6 +7,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch import nn
+
 from frostline import Compute, EpochDone, FeaturesReady, Finished, FreezePlan, Planned, Stopped, TransferModel, fit
 from frostline._rng import permutation, seeded, stream
 from frostline.data import ensure_splits, read_data
@@ -19,7 +21,6 @@ from frostline.fitting.optim import check_groups, make_optimizer
 from frostline.fitting.schedule import warmup_cosine
 from frostline.fitting.sources import FeatureRows, merge_last
 from frostline.heads import HeadSpec, InputScale, build_head
-from torch import nn
 
 HYPER = Hyper(epochs=5, batch_size=8, lr=0.05, backbone_lr=0.001, weight_decay=0.01, warmup_fraction=0.1, patience=5)
 
@@ -64,14 +65,16 @@ def test_a_head_that_cannot_fit_says_which_shape_it_met():
         build_head(HeadSpec.parse("linear"), (8,), 1)
 
 
-def test_scaling_standardises_and_keeps_constant_features_finite():
+def test_scaling_centres_each_feature_and_divides_by_one_number():
     scale = InputScale(3)
     features = torch.tensor([[1.0, 5.0, 100.0], [3.0, 5.0, 300.0], [5.0, 5.0, 500.0]])
     scale.measure(features)
     out = scale(features)
     assert torch.allclose(out.mean(0), torch.zeros(3), atol=1e-6)
-    assert torch.allclose(out[:, [0, 2]].std(0, correction=0), torch.ones(2))
-    assert torch.equal(out[:, 1], torch.zeros(3))
+    assert out.var(0, correction=0).mean() == pytest.approx(1.0)
+    assert torch.allclose(out[:, 2], out[:, 0] * 100)
+    scale.measure(torch.ones(4, 3))
+    assert torch.equal(scale(torch.ones(4, 3)), torch.zeros(4, 3))
 
 
 def test_scores_against_scikit_learn():
@@ -106,8 +109,17 @@ def test_the_schedule_rises_then_falls_to_zero():
     assert warmup_cosine(0, 10, 0.0) == 1.0
 
 
-@pytest.mark.parametrize(("given", "flag"), [({"lr": 0.0}, "--lr"), ({"lr": math.nan}, "--lr"), ({"epochs": 0}, "--epochs"), ({"batch_size": -1}, "--batch-size"),
-                                             ({"weight_decay": -1.0}, "--weight-decay"), ({"backbone_lr": math.inf}, "--backbone-lr")])
+@pytest.mark.parametrize(
+    ("given", "flag"),
+    [
+        ({"lr": 0.0}, "--lr"),
+        ({"lr": math.nan}, "--lr"),
+        ({"epochs": 0}, "--epochs"),
+        ({"batch_size": -1}, "--batch-size"),
+        ({"weight_decay": -1.0}, "--weight-decay"),
+        ({"backbone_lr": math.inf}, "--backbone-lr"),
+    ],
+)
 def test_settings_out_of_range_are_refused(given, flag):
     with pytest.raises(RecipeError, match=flag):
         override(HYPER, **given)

@@ -7,12 +7,13 @@ import pickle
 
 import pytest
 import torch
+from torch import nn
+
 from frostline import FreezePlan, TransferModel
 from frostline.errors import AuditError, PlanError, SelectorError
 from frostline.freeze import audit, find_cut, fingerprint
 from frostline.freeze.layers import layers_of
 from frostline.freeze.select import parse_selector
-from torch import nn
 
 
 @pytest.fixture
@@ -24,19 +25,34 @@ def modes(module):
     return {name: child.training for name, child in module.named_modules()}
 
 
-@pytest.mark.parametrize(("selector", "names"), [
-    ("none", []),
-    ("last:1", ["body.0.weight", "body.0.bias", "body.1.weight", "body.1.bias"]),
-    ("params:3", ["body.0.bias", "body.1.weight", "body.1.bias"]),
-    ("from:body.1", ["body.1.weight", "body.1.bias"]),
-    ("from:body", ["body.0.weight", "body.0.bias", "body.1.weight", "body.1.bias"]),
-    ("stem.0", ["stem.0.weight", "stem.0.bias"]),
-    ("*.1", ["stem.1.weight", "stem.1.bias", "body.1.weight", "body.1.bias"]),
-    ("stem.1, body.1", ["stem.1.weight", "stem.1.bias", "body.1.weight", "body.1.bias"]),
-    ("norm", ["stem.1.weight", "stem.1.bias", "body.1.weight", "body.1.bias"]),
-    ("bias", ["stem.0.bias", "stem.1.bias", "body.0.bias", "body.1.bias"]),
-    ("all", ["stem.0.weight", "stem.0.bias", "stem.1.weight", "stem.1.bias", "body.0.weight", "body.0.bias", "body.1.weight", "body.1.bias"]),
-])
+@pytest.mark.parametrize(
+    ("selector", "names"),
+    [
+        ("none", []),
+        ("last:1", ["body.0.weight", "body.0.bias", "body.1.weight", "body.1.bias"]),
+        ("params:3", ["body.0.bias", "body.1.weight", "body.1.bias"]),
+        ("from:body.1", ["body.1.weight", "body.1.bias"]),
+        ("from:body", ["body.0.weight", "body.0.bias", "body.1.weight", "body.1.bias"]),
+        ("stem.0", ["stem.0.weight", "stem.0.bias"]),
+        ("*.1", ["stem.1.weight", "stem.1.bias", "body.1.weight", "body.1.bias"]),
+        ("stem.1, body.1", ["stem.1.weight", "stem.1.bias", "body.1.weight", "body.1.bias"]),
+        ("norm", ["stem.1.weight", "stem.1.bias", "body.1.weight", "body.1.bias"]),
+        ("bias", ["stem.0.bias", "stem.1.bias", "body.0.bias", "body.1.bias"]),
+        (
+            "all",
+            [
+                "stem.0.weight",
+                "stem.0.bias",
+                "stem.1.weight",
+                "stem.1.bias",
+                "body.0.weight",
+                "body.0.bias",
+                "body.1.weight",
+                "body.1.bias",
+            ],
+        ),
+    ],
+)
 def test_selectors_resolve_to_exact_names(model, selector, names):
     resolved = FreezePlan(selector).apply(model)
     assert list(resolved.trainable) == [f"backbone.{n}" for n in names] + ["head.linear.weight", "head.linear.bias"]
@@ -180,8 +196,16 @@ def test_a_lower_learning_rate_for_the_last_layers_of_a_real_backbone():
     assert "cut at input" in FreezePlan("last:2").describe(model)
 
 
-@pytest.mark.parametrize(("name", "last"), [("resnet18", "layer4.1"), ("vit_tiny_patch16_224", "blocks.11"), ("convnext_atto", "head"),
-                                            ("swin_tiny_patch4_window7_224", "layers.3.blocks.1"), ("regnetx_002", "s4.b7")])
+@pytest.mark.parametrize(
+    ("name", "last"),
+    [
+        ("resnet18", "layer4.1"),
+        ("vit_tiny_patch16_224", "blocks.11"),
+        ("convnext_atto", "head"),
+        ("swin_tiny_patch4_window7_224", "layers.3.blocks.1"),
+        ("regnetx_002", "s4.b7"),
+    ],
+)
 def test_blocks_of_timm_families(name, last):
     import timm
 

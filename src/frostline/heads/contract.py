@@ -11,35 +11,32 @@ from frostline.errors import HeadError
 
 
 class InputScale(nn.Module):
-    """Centres and scales features by fixed statistics of the training images: ``(x - mean) / std``.
+    """Centres every feature and divides all by one number, both from the training images: ``(x - mean) / scale``.
 
-    A fixed affine map, kept as buffers; with it one learning rate suits backbones whose features differ in scale by
-    orders of magnitude. Before :meth:`measure` it changes nothing.
+    A fixed affine map, kept as buffers; with it one learning rate suits backbones whose features differ in size by
+    orders of magnitude. One number for all, not one a feature: features that vary little tell little, and dividing
+    each by its own deviation made every task measured worse (docs/LOG.md). Before :meth:`measure` it changes nothing.
     """
 
     mean: torch.Tensor
-    std: torch.Tensor
+    scale: torch.Tensor
 
     def __init__(self, features: int) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(features))
-        self.register_buffer("std", torch.ones(features))
+        self.register_buffer("scale", torch.ones(()))
 
     @torch.no_grad()
     def measure(self, features: torch.Tensor) -> None:
-        """Take mean and standard deviation from ``(N, C)`` features; a constant feature is only centred.
-
-        The standard deviation is floored at a hundredth of its median over all features, so that a feature that hardly
-        ever differs from its mean is not blown up.
-        """
-        std, mean = torch.std_mean(features.to(torch.float64), dim=0, correction=0)
-        floor = torch.clamp(std.median() * 1e-2, min=1e-8)
+        """Take the mean of each feature, and the root of their mean variance, from ``(N, C)`` features."""
+        variance, mean = torch.var_mean(features.to(torch.float64), dim=0, correction=0)
+        scale = variance.mean().sqrt()
         self.mean.copy_(mean)
-        self.std.copy_(torch.where(std > floor, std, torch.maximum(std, floor) if bool(floor > 1e-8) else torch.ones_like(std)))
+        self.scale.copy_(scale if bool(scale > 0) else torch.ones_like(scale))
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """``(N, C)`` to ``(N, C)``."""
-        return (features - self.mean) / self.std
+        return (features - self.mean) / self.scale
 
 
 @dataclass(frozen=True)

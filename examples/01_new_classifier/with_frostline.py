@@ -1,0 +1,27 @@
+"""The first way with frostline: freeze everything, replace the final layer, train it. The backbone is run once an image.
+
+    python with_frostline.py DATA      # DATA/train/CLASS/*.jpg and DATA/val/CLASS/*.jpg
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import frostline as fl
+
+
+def main(data: Path) -> float:
+    model = fl.TransferModel(fl.open_backbone("tf_efficientnet_lite0"), head="linear", num_classes=2)
+    plan = fl.FreezePlan(unfreeze="none")
+    accuracy = 0.0
+    for event in fl.fit(model, plan, data / "train", data / "val"):
+        if isinstance(event, fl.Finished):
+            assert event.val_logits is not None
+            assert event.audit.frozen_unchanged
+            accuracy = float((event.val_logits.argmax(1) == event.val_labels).double().mean())
+    return accuracy
+
+
+if __name__ == "__main__":
+    print(f"validation accuracy {main(Path(sys.argv[1])):.3f}")
