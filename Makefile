@@ -2,7 +2,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-SOURCES := $(shell find src -type f -name '*.py') README.md LICENSE
+PIP := $(BIN)/python -m pip install --quiet
+# Folders too: a file that was removed changes only its folder.
+SOURCES := $(shell find src -name __pycache__ -prune -o -print) README.md LICENSE
 
 .PHONY: demo test test-all lint bench clean
 .DELETE_ON_ERROR:
@@ -22,18 +24,19 @@ lint: $(VENV)/.package
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 bench: $(VENV)/.package
-	$(BIN)/python benchmarks/head_defaults.py
+	set -e; for file in benchmarks/*.py; do $(BIN)/python "$$file"; done
 
-# What frostline needs, and what its developers need; made anew when either list changes.
+# What frostline needs, and what its developers and its build need; brought up to date when either list changes.
 $(VENV)/.requirements: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "frostline needs Python 3.11 or later: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet -c constraints.txt --group dev .
+	$(PIP) --upgrade -c constraints.txt "pip>=25.1" hatchling
+	$(PIP) --no-build-isolation -c constraints.txt --group dev .
 	touch $@
 
 # The package itself, installed as a user would have it: the tests import this, not the source tree.
 $(VENV)/.package: $(VENV)/.requirements $(SOURCES)
-	$(BIN)/python -m pip install --quiet --no-deps --force-reinstall .
+	$(PIP) --no-build-isolation --no-deps --force-reinstall .
 	touch $@
 
 clean:

@@ -16,6 +16,7 @@ Python package scikit-image. Everything is made offline, and from fixed seeds; f
 from __future__ import annotations
 
 import argparse
+import hashlib
 import importlib.util
 import json
 import time
@@ -30,6 +31,7 @@ import torch
 from PIL import Image, ImageFilter
 from sklearn.datasets import load_digits, load_sample_images
 from sklearn.linear_model import LogisticRegressionCV
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from frostline import ImageSet, open_backbone
@@ -43,7 +45,7 @@ from frostline.heads import HeadSpec, build_head
 
 STAMPS = Path("/usr/share/tuxpaint/stamps")
 STAMP_CLASSES = ("animals/mammals", "animals/birds", "animals/insects", "food/fruit", "food/vegetables", "plants/flowers")
-PHOTOS = ("astronaut", "chelsea", "coffee", "motorcycle_left", "rocket", "retina", "ihc", "hubble_deep_field")
+PHOTOS = ("astronaut", "chelsea", "coffee", "coins", "rocket", "retina", "immunohistochemistry", "hubble_deep_field")
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,11 @@ Sample = tuple[Image.Image, int, str]
 def digits() -> Iterator[Sample]:
     data = load_digits()
     for i, (pixels, label) in enumerate(zip(data.images, data.target, strict=True)):
-        yield Image.fromarray((pixels * 255 / 16).astype(np.uint8)).resize((64, 64), Image.Resampling.BICUBIC).convert("RGB"), int(label), str(i)
+        yield (
+            Image.fromarray((pixels * 255 / 16).astype(np.uint8)).resize((64, 64), Image.Resampling.BICUBIC).convert("RGB"),
+            int(label),
+            str(i),
+        )
 
 
 def worn(image: Image.Image, draw: np.random.Generator, noise: float) -> Image.Image:
@@ -119,13 +125,7 @@ def stamps() -> Iterator[Sample]:
 def photographs() -> list[Image.Image]:
     from skimage import data
 
-    return [(made[0] if isinstance(made, tuple) else made) for made in (_photo(data, name) for name in PHOTOS)]
-
-
-def _photo(data: object, name: str) -> Image.Image:
-    if name == "motorcycle_left":
-        return Image.fromarray(data.stereo_motorcycle()[0]).convert("RGB")  # type: ignore[attr-defined]
-    return Image.fromarray(getattr(data, name)()).convert("RGB")
+    return [Image.fromarray(getattr(data, name)()).convert("RGB") for name in PHOTOS]
 
 
 def crops() -> Iterator[Sample]:
@@ -141,7 +141,11 @@ def grey() -> Iterator[Sample]:
     for label, photo in enumerate(photographs()):
         small = photo.resize((320, round(320 * photo.height / photo.width))).convert("L").convert("RGB")
         for i in range(100):
-            yield worn(window(small, int(draw.integers(24, 49)), draw).resize((40, 40)), draw, 12).convert("L").convert("RGB"), label, f"{label}/{i}"
+            yield (
+                worn(window(small, int(draw.integers(24, 49)), draw).resize((40, 40)), draw, 12).convert("L").convert("RGB"),
+                label,
+                f"{label}/{i}",
+            )
 
 
 def tiles() -> Iterator[Sample]:
@@ -246,19 +250,15 @@ def hold_out(y: np.ndarray, group: np.ndarray, seed: int) -> tuple[np.ndarray, n
 
 
 def reference(x: np.ndarray, y: np.ndarray, test: np.ndarray) -> np.ndarray:
-    """Predictions of ``LogisticRegressionCV(Cs=10, cv=5)`` on standardised features.
+    """Predictions of ``LogisticRegressionCV(Cs=10, cv=5)`` on standardised features, as anyone would call it.
 
-    The features are turned into the space their training rows span, which changes neither the penalty nor a prediction and
-    is quicker where images are fewer than features.
+    No short cut: the same fit in the space that the training rows span is quicker, but stops elsewhere, and was 0.5 points
+    worse on digits.
     """
-    scaler = StandardScaler().fit(x)
-    a, b = scaler.transform(x).astype(np.float64), scaler.transform(test).astype(np.float64)
-    if len(a) < a.shape[1]:
-        basis = np.linalg.svd(a, full_matrices=False)[2].T
-        a, b = a @ basis, b @ basis
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return LogisticRegressionCV(Cs=10, cv=5, max_iter=1000, use_legacy_attributes=True).fit(a, y).predict(b)
+        model = make_pipeline(StandardScaler(), LogisticRegressionCV(Cs=10, cv=5, max_iter=1000))
+        return model.fit(x, y).predict(test)
 
 
 def optimizer_of(head: torch.nn.Module, hyper: Hyper) -> torch.optim.AdamW:
@@ -275,7 +275,13 @@ def optimizer_of(head: torch.nn.Module, hyper: Hyper) -> torch.optim.AdamW:
 
 
 def ours(
-    x: np.ndarray, y: np.ndarray, val: tuple[np.ndarray, np.ndarray] | None, test: np.ndarray, head: str, seed: int, epochs: int | None = None
+    x: np.ndarray,
+    y: np.ndarray,
+    val: tuple[np.ndarray, np.ndarray] | None,
+    test: np.ndarray,
+    head: str,
+    seed: int,
+    epochs: int | None = None,
 ) -> tuple[np.ndarray, int, float]:
     """Predictions for ``test``, epochs run and seconds."""
     spec, classes = HeadSpec.parse(head), int(y.max()) + 1
@@ -301,7 +307,7 @@ class References:
         self.known: dict[str, float] = json.loads(file.read_text()) if file.exists() else {}
 
     def accuracy(self, name: str, pool: Pool, learn: np.ndarray, judge: np.ndarray) -> float:
-        key = f"{name}|{sklearn.__version__}|{hash((pool.x[learn].tobytes(), judge.tobytes())) if False else _mark(pool, learn, judge)}"
+        key = f"{name}|{sklearn.__version__}|{_mark(pool, learn, judge)}"
         if key not in self.known:
             guess = reference(pool.x[learn], pool.y[learn], pool.x[judge])
             self.known[key] = float((guess == pool.y[judge]).mean())
@@ -311,8 +317,6 @@ class References:
 
 def _mark(pool: Pool, learn: np.ndarray, judge: np.ndarray) -> str:
     """Names the rows and what is in them, well enough to notice that either changed."""
-    import hashlib
-
     return hashlib.sha256(pool.x[learn].tobytes() + pool.x[judge].tobytes()).hexdigest()[:16]
 
 
@@ -335,7 +339,9 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     found, missing = pools(given.cache, given.hymenoptera)
     references = References(given.cache / "references.json")
-    print(f"| set | test images | LogisticRegressionCV | {given.head}, a fifth held out | difference | all labels | difference | epochs | s |")
+    print(
+        f"| set | test images | LogisticRegressionCV | {given.head}, a fifth held out | difference | all labels | difference | epochs | s |"
+    )
     print("|---|---|---|---|---|---|---|---|---|", flush=True)
     gaps: list[float] = []
     for name, task in TASKS.items():
@@ -373,7 +379,10 @@ def report(name: str, rows: list[tuple[float, ...]]) -> float:
     table = np.array(rows)
     spread = [100 * (table[:, i] - table[:, 1]) for i in (2, 3)]
     shown = [f"{d.mean():+.2f} ({d.min():+.1f} to {d.max():+.1f})" for d in spread]
-    print(f"| {name} | {count:.0f} | {theirs:.4f} | {held:.4f} | {shown[0]} | {whole:.4f} | {shown[1]} | {ran:.0f} | {seconds:.2f} |", flush=True)
+    print(
+        f"| {name} | {count:.0f} | {theirs:.4f} | {held:.4f} | {shown[0]} | {whole:.4f} | {shown[1]} | {ran:.0f} | {seconds:.2f} |",
+        flush=True,
+    )
     return float(min(d.mean() for d in spread))
 
 

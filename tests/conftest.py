@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +48,7 @@ def hymenoptera() -> Path:
     """The real ants and bees; tests that want them are skipped where they are absent."""
     folder = Path(os.environ.get("FROSTLINE_TEST_IMAGES", ROOT.parent / "shared" / "data" / "hymenoptera"))
     if not folder.is_dir():
-        pytest.skip(f"the ants/bees images are not at {folder}")
+        pytest.skip(f"the ants/bees images are not at {folder}; name another folder in FROSTLINE_TEST_IMAGES")
     return folder
 
 
@@ -56,6 +56,15 @@ def hymenoptera() -> Path:
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A feature cache that the tests of one session share."""
     return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _offline_and_in_its_own_cache(cache: Path) -> Iterator[None]:
+    """No test, and no process that a test starts, fetches anything or touches the user's own cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FROSTLINE_HOME", str(cache))
+        patch.setenv("FROSTLINE_OFFLINE", "1")
+        yield
 
 
 def make_images(root: Path, classes: dict[str, int], seed: int = 0, side: int = 40) -> Path:
@@ -96,7 +105,7 @@ def tiny(tiny_module: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], obj
 @pytest.fixture(scope="session")
 def frostline(cache: Path, tiny_module: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs the installed command as a person would, offline, in the folder ``cwd``."""
-    environment = {**os.environ, "FROSTLINE_HOME": str(cache), "FROSTLINE_OFFLINE": "1", "PYTHONPATH": str(tiny_module), "COLUMNS": "200"}
+    environment = {**os.environ, "PYTHONPATH": str(tiny_module), "COLUMNS": "200"}
 
     def run(*arguments: object, cwd: Path | None = None, timeout: float = 300) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "frostline", *map(str, arguments)]

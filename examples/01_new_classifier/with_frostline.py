@@ -1,6 +1,6 @@
 """The first way with frostline: freeze everything, replace the final layer, train it. The backbone is run once an image.
 
-    python with_frostline.py DATA      # DATA/train/CLASS/*.jpg and DATA/val/CLASS/*.jpg
+python with_frostline.py DATA      # DATA/train/CLASS/*.jpg and DATA/val/CLASS/*.jpg
 """
 
 from __future__ import annotations

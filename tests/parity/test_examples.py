@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
+import pytest
+
 from frostline.fitting.metrics import wilson
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
@@ -17,6 +19,7 @@ def load(path: Path):
     return module
 
 
+@pytest.mark.slow
 def test_new_classifier(hymenoptera):
     folder = EXAMPLES / "01_new_classifier"
     ours = load(folder / "with_frostline.py").main(hymenoptera)

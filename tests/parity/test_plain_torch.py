@@ -13,12 +13,12 @@ from conftest import make_images
 from frostline import Compute, Finished, FreezePlan, ImageSet, TransferModel, fit, open_backbone
 from frostline.data import decode, ensure_splits, read_data
 
-EPOCHS, BATCH, LR, DECAY = 4, 16, 0.01, 0.05
+EPOCHS, BATCH, LR, DECAY = 2, 8, 0.01, 0.05
 
 
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory):
-    manifest = read_data(make_images(tmp_path_factory.mktemp("parity") / "d", {"a": 41, "b": 41}))
+    manifest = read_data(make_images(tmp_path_factory.mktemp("parity") / "d", {"a": 15, "b": 15}))
     listed = ImageSet.of(manifest)
     manifest = ensure_splits(manifest, listed.digests, 0)
     return ImageSet.of(manifest.only("train")), ImageSet.of(manifest.only("val"))

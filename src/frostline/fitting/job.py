@@ -18,12 +18,12 @@ from frostline.features.extract import Prefix, ensure_features
 from frostline.features.images import ImageSet
 from frostline.features.key import feature_key
 from frostline.features.store import FeatureStore
-from frostline.fitting.events import Event, FeaturesReady, Finished, Planned
+from frostline.fitting.events import EpochDone, Event, FeaturesReady, Finished, Planned, Stopped
 from frostline.fitting.hyper import default_hyper, override
 from frostline.fitting.loop import logits_of, train
 from frostline.fitting.optim import make_optimizer
 from frostline.fitting.sources import FeatureRows, ImageRows, Source
-from frostline.freeze import FreezePlan, audit, find_cut, fingerprint
+from frostline.freeze import FreezePlan, ResolvedPlan, audit, find_cut, fingerprint
 from frostline.heads.contract import InputScale
 from frostline.model import TransferModel
 
@@ -90,15 +90,7 @@ def fit(
     cut = find_cut(resolved)
     train_set = _image_set(train_images)
     val_set = None if val_images is None else _image_set(val_images)
-    size = next(iter(model.head.buffers())).numel() if _scale(model) else 0
-    kind = type(model.head).__name__.removesuffix("Head").lower()
-    rule = default_hyper(
-        images=len(train_set),
-        features=size,
-        classes=model.num_classes,
-        head=kind,
-        backbone_trained=resolved.backbone_trained,
-    )
+    rule = _rule(model, len(train_set), resolved)
     hyper = override(rule, epochs=epochs, batch_size=batch_size, lr=lr, backbone_lr=backbone_lr, weight_decay=weight_decay)
     yield Planned(resolved, cut, hyper)
 
@@ -107,16 +99,7 @@ def fit(
     module = model.head if isinstance(sources.train, FeatureRows) else model
     began = time.perf_counter()
     optimizer = make_optimizer(model, resolved, hyper)
-    best_epoch, epochs_run = 0, 0
-    loop = train(module, optimizer, sources.train, sources.val, hyper, seed)
-    while True:
-        try:
-            event = next(loop)
-        except StopIteration as end:
-            best_epoch = int(end.value)
-            break
-        epochs_run = event.epoch
-        yield event
+    best_epoch, epochs_run = yield from _counted(train(module, optimizer, sources.train, sources.val, hyper, seed))
     seconds = time.perf_counter() - began
     proof = audit(before, fingerprint(model, resolved))
     proof.check()
@@ -130,6 +113,31 @@ def fit(
         None if sources.val is None else sources.val.labels.cpu(),
         seconds,
     )
+
+
+def _rule(model: TransferModel, images: int, resolved: ResolvedPlan) -> Hyper:
+    scale = _scale(model)
+    features = 0 if scale is None else scale.mean.numel()
+    kind = type(model.head).__name__.removesuffix("Head").lower()
+    return default_hyper(images=images, features=features, classes=model.num_classes, head=kind, backbone_trained=resolved.backbone_trained)
+
+
+def _counted(loop: Generator[EpochDone | Stopped, None, int]) -> Generator[Event, None, tuple[int, int]]:
+    """Pass the loop's events on; gives the epoch that was kept and the number of epochs run."""
+    epochs = 0
+
+    def counting() -> Generator[EpochDone | Stopped, None, int]:
+        nonlocal epochs
+        while True:
+            try:
+                event = next(loop)
+            except StopIteration as end:
+                return int(end.value)
+            epochs = event.epoch
+            yield event
+
+    best = yield from counting()
+    return best, epochs
 
 
 @dataclass(frozen=True)

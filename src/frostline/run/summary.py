@@ -67,14 +67,7 @@ def summarise(
         else scores_json(score(finished.val_logits, finished.val_labels)),
         "val_chose_epoch": finished.val_logits is not None,
         "test": None if test is None else scores_json(test),
-        "cache": {
-            "cut": planned.cut.name,
-            "why": planned.cut.why,
-            "hit": ready.extracted.hit,
-            "bytes": ready.bytes,
-            "decoded": ready.extracted.decoded,
-            "forwarded": ready.extracted.forwarded,
-        },
+        "cache": _cache(planned, ready),
         "seconds": {
             "total": total,
             "startup": timing.startup,
@@ -88,12 +81,27 @@ def summarise(
         "images_skipped": [{"path": str(p), "why": why} for p, why in ready.skipped],
         "duplicates_across_splits": [[str(a), str(b)] for a, b in leaks],
         "notes": list(manifest.notes),
-        "audit": {
-            "frozen_unchanged": finished.audit.frozen_unchanged,
-            "trainable_moved": finished.audit.trainable_moved,
-            "frozen_tensors": len(planned.resolved.frozen) + len(planned.resolved.frozen_buffers),
-            "still": list(finished.audit.still),
-        },
+        "audit": _audit(planned, finished),
+    }
+
+
+def _cache(planned: Planned, ready: FeaturesReady) -> dict[str, Any]:
+    return {
+        "cut": planned.cut.name,
+        "why": planned.cut.why,
+        "hit": ready.extracted.hit,
+        "bytes": ready.bytes,
+        "decoded": ready.extracted.decoded,
+        "forwarded": ready.extracted.forwarded,
+    }
+
+
+def _audit(planned: Planned, finished: Finished) -> dict[str, Any]:
+    return {
+        "frozen_unchanged": finished.audit.frozen_unchanged,
+        "trainable_moved": finished.audit.trainable_moved,
+        "frozen_tensors": len(planned.resolved.frozen) + len(planned.resolved.frozen_buffers),
+        "still": list(finished.audit.still),
     }
 
 
