@@ -19,7 +19,7 @@ from frostline.features.images import ImageSet
 from frostline.features.key import feature_key
 from frostline.features.store import FeatureStore
 from frostline.fitting.events import EpochDone, Event, FeaturesReady, Finished, Planned, Stopped
-from frostline.fitting.hyper import default_hyper, override
+from frostline.fitting.hyper import Hyper, default_hyper, override
 from frostline.fitting.loop import logits_of, train
 from frostline.fitting.optim import make_optimizer
 from frostline.fitting.sources import FeatureRows, ImageRows, Source
