@@ -247,9 +247,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
                 if isinstance(picture, DecodeError):
                     raise picture.at(path)
             at += len(batch)
-            with torch.inference_mode():
-                logits = self.model_.head(prefix(torch.stack(cast("list[torch.Tensor]", batch))).to(prefix.device))
-            found.append(logits.double().softmax(1).cpu())
+            found.append(run.probabilities(prefix, torch.stack(cast("list[torch.Tensor]", batch))))
         return torch.cat(found).numpy() if found else np.empty((0, len(self.classes_)))
 
 

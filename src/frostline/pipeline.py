@@ -141,14 +141,12 @@ class Prediction:
 def predict(run: Run, paths: list[Path], *, device: str = "auto") -> Iterator[Prediction]:
     """Label files one after the other, in their order; a file that is no image gives an error and the rest go on."""
     prefix = run.prefix(resolve_device(device))
-    on = prefix.device
     at = 0
     for batch in pixel_batches(paths, prefix.preprocess, full_batches(len(paths)), None):
         pixels = [p for p in batch if not isinstance(p, DecodeError)]
         answers: list[list[float]] = []
         if pixels:
-            with torch.inference_mode():
-                answers = run.model.head(prefix(torch.stack(pixels)).to(on)).softmax(1).tolist()
+            answers = run.probabilities(prefix, torch.stack(pixels)).tolist()
         found = iter(answers)
         for path, picture in zip(paths[at : at + len(batch)], batch, strict=True):
             if isinstance(picture, DecodeError):

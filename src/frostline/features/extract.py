@@ -70,12 +70,16 @@ class Prefix:
         found: list[torch.Tensor] = []
         with evaluating(self.body), torch.inference_mode():
             for part in pixels.split(BATCH):
-                full = torch.cat([part, part.new_zeros(BATCH - len(part), *part.shape[1:])]) if len(part) < BATCH else part
-                x = self.preprocess.normalise(full.to(self.device)).contiguous(memory_format=torch.channels_last)
+                x = self.preprocess.normalise(filled_up(part).to(self.device)).contiguous(memory_format=torch.channels_last)
                 with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
                     features: torch.Tensor = self.body(x)
                 found.append(features[: len(part)].to(torch.float32).cpu().contiguous())
         return torch.cat(found)
+
+
+def filled_up(part: torch.Tensor) -> torch.Tensor:
+    """``(n, ...)`` filled up with zeros to the fixed batch; another batch shape may round differently in the last bit."""
+    return torch.cat([part, part.new_zeros(BATCH - len(part), *part.shape[1:])]) if len(part) < BATCH else part
 
 
 def load_pixels(path: Path, preprocess: Preprocess, digest: str | None = None) -> torch.Tensor:

@@ -13,7 +13,8 @@ from safetensors import SafetensorError, safe_open
 from frostline._digest import tensors_digest
 from frostline.backbone import Preprocess, open_backbone
 from frostline.errors import RunError
-from frostline.features.extract import Prefix
+from frostline.features.extract import Prefix, filled_up
+from frostline.features.key import BATCH
 from frostline.freeze.apply import freeze
 from frostline.model import TransferModel
 from frostline.recipe import Recipe, read_recipe
@@ -43,6 +44,13 @@ class Run:
         precision = "fp32" if self.recipe.precision == "auto" else self.recipe.precision
         self.model.to(device)
         return Prefix(self.model.backbone, self.model.opened.preprocess, device, precision)
+
+    def probabilities(self, prefix: Prefix, pixels: torch.Tensor) -> torch.Tensor:
+        """``(N, 3, H, W)`` uint8 to ``(N, classes)`` float64, whatever the company: the batch shape is fixed for the head too."""
+        features = prefix(pixels).to(prefix.device)
+        with torch.inference_mode():
+            logits = [self.model.head(filled_up(part))[: len(part)] for part in features.split(BATCH)]
+        return torch.cat(logits).cpu().double().softmax(1)
 
 
 def read_run(folder: Path, *, offline: bool = False) -> Run:
