@@ -1,0 +1,110 @@
+"""Read a network's forward pass as a graph, with ``torch.fx``: what is called, in which order, on what."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import fx, nn
+
+
+class CannotTrace(Exception):
+    """The forward pass cannot be read as a graph (it branches on values, for example); the message says where."""
+
+
+@dataclass(frozen=True, eq=False)
+class Traced:
+    """A forward pass as a graph.
+
+    Attributes:
+        graph: its nodes; the first is the one input.
+        constants: tensors that the forward pass makes out of nothing, by the name under which the graph reads them.
+    """
+
+    graph: fx.Graph
+    constants: Mapping[str, torch.Tensor]
+
+    def run_by(self, module: nn.Module) -> fx.GraphModule:
+        """A module that runs the graph over the layers of ``module``."""
+        return graph_module(module, self.graph, self.constants)
+
+
+def graph_module(module: nn.Module, graph: fx.Graph, constants: Mapping[str, torch.Tensor]) -> fx.GraphModule:
+    """A module that runs a graph over the layers, parameters and buffers of ``module``, which it shares."""
+    root: dict[str, Any] = dict(constants)
+    for node in graph.nodes:
+        target = str(node.target)
+        if node.op == "call_module":
+            root[target] = module.get_submodule(target)
+        elif node.op == "get_attr" and target not in root:
+            owner, _, name = target.rpartition(".")
+            root[target] = getattr(module.get_submodule(owner), name)
+    return fx.GraphModule(root, graph)
+
+
+def trace(module: nn.Module, leaves: Collection[str] = ()) -> Traced:
+    """The graph of ``module.forward`` in the mode (training or eval) that each submodule is in now. Nothing is run.
+
+    What a library registers as not to be looked into stays one node: torch's own layers, timm's no-trace modules and
+    functions (and torchvision's, which wrap themselves).
+
+    Args:
+        module: the network; its forward pass takes one positional argument.
+        leaves: names of further submodules that stay one node.
+
+    Raises:
+        CannotTrace: the forward pass depends on more than shapes.
+    """
+    tracer = _Tracer(module, leaves)
+    try:
+        graph = _without_options(tracer.trace(module, _defaults(module)))
+    except Exception as fault:  # whatever a forward pass does with a stand-in for a tensor; all of it means the same
+        said = str(fault).splitlines()[0][:120] if str(fault) else type(fault).__name__
+        raise CannotTrace(f"{type(module).__name__}: {said}") from fault
+    finally:  # fx leaves tensors that a forward pass makes on the module that it reads; they are not the module's
+        made = [name for name in vars(module) if name.startswith("_tensor_constant")]
+        constants = {name: cast("torch.Tensor", vars(module).pop(name)) for name in made}
+    return Traced(graph, constants)
+
+
+def _defaults(module: nn.Module) -> dict[str, object]:
+    """Every argument but the first, at its default, so that branches on it are decided."""
+    parameters = list(inspect.signature(module.forward).parameters.values())
+    return {p.name: p.default for p in parameters[1:] if p.default is not p.empty}
+
+
+def _without_options(graph: fx.Graph) -> fx.Graph:
+    """The graph without its arguments behind the first, and without the checks that they are at their default."""
+    for node in [n for n in graph.nodes if n.op == "placeholder"][1:]:
+        _erase(graph, node)
+    return graph
+
+
+def _erase(graph: fx.Graph, node: fx.Node) -> None:
+    for user in list(node.users):
+        _erase(graph, user)
+    graph.erase_node(node)
+
+
+class _Tracer(fx.Tracer):
+    def __init__(self, root: nn.Module, leaves: Collection[str]) -> None:
+        modules, functions = _timm_leaves()
+        super().__init__(autowrap_functions=functions)
+        self._leaf_types = modules
+        self._leaf_modules = {id(root.get_submodule(name)) for name in leaves}
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return id(m) in self._leaf_modules or isinstance(m, self._leaf_types) or super().is_leaf_module(m, module_qualified_name)
+
+
+def _timm_leaves() -> tuple[tuple[type[nn.Module], ...], tuple[Callable[..., Any], ...]]:
+    """timm's lists; empty where timm was not imported, for then no module is of its kinds."""
+    layers = sys.modules.get("timm.layers")
+    if layers is None:
+        return (), ()
+    known = cast("Any", layers)
+    return tuple(known.get_notrace_modules()), tuple(known.get_notrace_functions())
