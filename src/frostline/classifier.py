@@ -2,39 +2,49 @@
 
 from __future__ import annotations
 
+import csv
 import io
+import json
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Self, cast
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
+from safetensors import safe_open
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
 from frostline._atomic import write_bytes
+from frostline._device import resolve_device
 from frostline.backbone import open_backbone
+from frostline.data._names import listed, shown
 from frostline.data.manifest import ImageRecord, Manifest
 from frostline.data.read import read_data, read_labelled
 from frostline.data.split import duplicates_across, ensure_splits
-from frostline.errors import DataError, DecodeError
+from frostline.errors import DataError, DecodeError, RunError
 from frostline.features import ImageSet
 from frostline.features.extract import full_batches, pixel_batches
 from frostline.features.images import digest_files
 from frostline.fitting import Compute, EpochDone, Event, fit
 from frostline.freeze import FreezePlan
 from frostline.model import TransferModel
+from frostline.pipeline import list_images
 from frostline.recipe import Recipe, make_recipe
-from frostline.run import Run, RunRecord, read_run, write_run
+from frostline.run import Run, RunRecord, layout, read_run, write_run
 from frostline.run.layout import claim
 from frostline.run.record import tensor_digests
 from frostline.run.summary import Timing, summarise
 
 Pictures = str | Path | Sequence[str | Path] | Sequence[Image.Image] | Sequence[np.ndarray[Any, Any]] | np.ndarray[Any, Any]
+
+_WRITTEN_AS = {"CMYK": "RGB", "YCbCr": "RGB", "HSV": "RGB", "RGBX": "RGB", "RGBa": "RGBA", "La": "LA", "PA": "RGBA"}
+"""Modes that PNG does not have, and what the decoder makes of them."""
 
 
 class ImageClassifier(ClassifierMixin, BaseEstimator):
@@ -56,9 +66,11 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         cache_dir: folder of the feature cache; None keeps features in memory only.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         random_state: seed of split, order and initial weights.
+        replace_layer: layer of one's own network to drop, such as ``fc``.
+        precision: of the frozen layers: ``auto``, ``fp32`` or ``bf16``.
 
     Attributes:
-        classes_: class labels, sorted; the order of ``predict_proba``'s columns.
+        classes_: class labels, sorted, of the type that was given; the order of ``predict_proba``'s columns.
         model_: the trained :class:`TransferModel`.
         summary_: the outcome, as ``summary.json`` keeps it.
     """
@@ -78,6 +90,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         cache_dir: str | Path | None = None,
         device: str = "auto",
         random_state: int = 0,
+        replace_layer: str | None = None,
+        precision: str = "auto",
     ) -> None:
         self.backbone = backbone
         self.weights = weights
@@ -92,26 +106,38 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         self.cache_dir = cache_dir
         self.device = device
         self.random_state = random_state
+        self.replace_layer = replace_layer
+        self.precision = precision
+
+    def __sklearn_tags__(self) -> Any:
+        tags: Any = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.three_d_array = True
+        tags.input_tags.string = True
+        return tags
 
     def fit(self, X: Pictures, y: Sequence[Any] | np.ndarray[Any, Any] | None = None) -> Self:  # noqa: N803
         """Train on a folder of class folders or a manifest file (``y`` is None), or on pictures with their labels.
 
+        A file that is no image is left out and listed in ``summary_["images_skipped"]``. What was learnt before is replaced
+        when everything is done, and is kept where an error comes first.
+
         Args:
-            X: a folder or manifest; or ``N`` paths, PIL images or uint8 arrays ``(H, W, 3)`` or ``(H, W)``.
-            y: ``N`` labels of any kind that sorts.
+            X: a folder or manifest; or ``N`` paths, PIL images or uint8 arrays ``(H, W, 3)``, ``(H, W, 4)`` or ``(H, W)``.
+            y: ``N`` class labels: strings, whole numbers, booleans.
 
         Raises:
-            DataError: no usable images, one class only, or ``X`` and ``y`` of different length.
+            DataError: no usable images, one class only, ``X`` and ``y`` of different length, or ``y`` is no class labels.
             RecipeError: a constructor argument is out of range.
         """
         began = time.perf_counter()
+        recipe = self._recipe(X)
         with tempfile.TemporaryDirectory(prefix="frostline-") as scratch:
-            manifest, self.classes_ = _training(X, y, Path(scratch))
+            manifest, classes = _training(X, y, Path(scratch))
             digests = digest_files([r.path for r in manifest.records])
             manifest = ensure_splits(manifest, digests, self.random_state)
-            recipe = self._recipe(X)
-            opened = open_backbone(self.backbone, self.weights)
-            model = TransferModel(opened, self.head, len(self.classes_), self.random_state)
+            opened = open_backbone(self.backbone, self.weights, replace=self.replace_layer)
+            model = TransferModel(opened, self.head, len(classes), self.random_state)
             original = tensor_digests(model)
             parts = [
                 ImageSet.of(manifest.only(s), [d for d, r in zip(digests, manifest.records, strict=True) if r.split == s])
@@ -130,14 +156,16 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
                     backbone_lr=self.backbone_lr,
                     weight_decay=self.weight_decay,
                     seed=self.random_state,
-                    compute=Compute(cache, self.device),
+                    compute=Compute(cache, self.device, self.precision),
                 )
             )
-            run = Run(Path(), recipe, {}, manifest.classes, model)
-            timing = Timing(0.0, began, time.perf_counter())
-            self.summary_ = summarise(run, events, None, manifest, duplicates_across(manifest, digests), timing)
-        self.model_ = model
-        self._record = RunRecord(recipe, self.summary_, [asdict(e) for e in events if isinstance(e, EpochDone)], manifest, model, original)
+            manifest = _without_folder(manifest, Path(scratch))
+        run = Run(Path(), recipe, {}, manifest.classes, model)
+        timing = Timing(0.0, began, time.perf_counter())
+        summary = summarise(run, events, None, manifest, duplicates_across(manifest, digests), timing)
+        metrics = [asdict(e) for e in events if isinstance(e, EpochDone)]
+        self._record = RunRecord(recipe, summary, metrics, manifest, model, original)
+        self.classes_, self.model_, self.summary_ = classes, model, summary
         return self
 
     def predict_proba(self, X: Pictures) -> np.ndarray[Any, Any]:  # noqa: N803
@@ -145,7 +173,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
 
         Raises:
             NotFittedError: before ``fit``.
-            DecodeError: one of the pictures is no image; names it.
+            DataError: no such folder, or ``X`` is no list of pictures.
+            DecodeError: one of the files is no image; names it.
         """
         check_is_fitted(self, "model_")
         with tempfile.TemporaryDirectory(prefix="frostline-") as scratch:
@@ -156,24 +185,33 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
 
         Raises:
             NotFittedError: before ``fit``.
-            DecodeError: one of the pictures is no image; names it.
+            DataError: no such folder, or ``X`` is no list of pictures.
+            DecodeError: one of the files is no image; names it.
         """
-        check_is_fitted(self, "model_")
-        return self.classes_[self.predict_proba(X).argmax(1)]
+        probabilities = self.predict_proba(X)
+        return self.classes_[probabilities.argmax(1)]
 
     def score(self, X: Pictures, y: Sequence[Any] | np.ndarray[Any, Any] | None = None, sample_weight: Any = None) -> float:  # noqa: N803
         """Accuracy on labelled pictures; ``y`` is None for a folder of class folders or a manifest file.
 
         Raises:
             NotFittedError: before ``fit``.
-            DataError: an unknown class, or no labels.
+            DataError: a label that ``fit`` did not see, no labels, or ``X`` and ``y`` of different length.
+            DecodeError: one of the files is no image; names it.
         """
         check_is_fitted(self, "model_")
         if y is not None:
-            return float(np.average(self.predict(X) == np.asarray(y), weights=sample_weight))
+            labels = _labels(y)
+            known = self.classes_.tolist()
+            unknown = [repr(c) for c in dict.fromkeys(labels.tolist()) if c not in known]
+            if unknown:
+                raise DataError(f"labels unknown to training: {listed(unknown)} (known: {listed([repr(c) for c in known])})", where="y")
+            found = self.predict(X)
+            _same_length(len(found), labels)
+            return float(np.average(found == labels, weights=sample_weight))
         if not isinstance(X, str | Path):
             raise DataError("no labels", where="y", advice="give one label for each picture")
-        manifest = read_labelled(Path(X), [str(c) for c in self.classes_])
+        manifest = read_labelled(Path(X), self._record.manifest.classes)
         right = self.predict([r.path for r in manifest.records]) == self.classes_[manifest.labels()]
         return float(np.average(right, weights=sample_weight))
 
@@ -186,11 +224,14 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self, "model_")
         claim(Path(folder))
-        write_run(Path(folder), replace(self._record, summary={**self.summary_, "run": str(folder)}))
+        summary = {**self.summary_, "run": str(folder)}
+        if self.classes_.dtype.kind in "biuf":  # labels.json holds text
+            summary["label_dtype"] = self.classes_.dtype.name
+        write_run(Path(folder), replace(self._record, summary=summary))
 
     @classmethod
     def load(cls, folder: str | Path, *, offline: bool = False) -> Self:
-        """Read a run directory that :meth:`save` or ``frostline train`` wrote.
+        """Read a run directory that :meth:`save` or ``frostline train`` wrote; ``device`` is ``auto``, as on the command line.
 
         Raises:
             RunError: it is incomplete or damaged.
@@ -198,22 +239,22 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         run = read_run(Path(folder), offline=offline)
         r = run.recipe
         made = cls(
-            r.backbone,
-            r.weights,
-            r.unfreeze,
-            r.head,
-            r.batch_norm,
-            r.epochs,
-            r.batch_size,
-            r.lr,
-            r.backbone_lr,
-            r.weight_decay,
-            None,
-            r.device,
-            r.seed,
+            backbone=r.backbone,
+            weights=r.weights,
+            unfreeze=r.unfreeze,
+            head=r.head,
+            batch_norm=r.batch_norm,
+            epochs=r.epochs,
+            batch_size=r.batch_size,
+            lr=r.lr,
+            backbone_lr=r.backbone_lr,
+            weight_decay=r.weight_decay,
+            random_state=r.seed,
+            replace_layer=r.replace_layer,
+            precision=r.precision,
         )
-        made.model_, made.summary_ = run.model, run.summary
-        made.classes_ = np.asarray(run.classes)
+        made._record = _record_of(run)
+        made.classes_, made.model_, made.summary_ = _classes_of(run), run.model, run.summary
         return made
 
     def _recipe(self, data: object) -> Recipe:
@@ -222,6 +263,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
                 "data": str(data) if isinstance(data, str | Path) else "(given in Python)",
                 "backbone": self.backbone,
                 "weights": self.weights,
+                "replace_layer": self.replace_layer,
                 "unfreeze": self.unfreeze,
                 "head": self.head,
                 "batch_norm": self.batch_norm,
@@ -230,15 +272,14 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
                 "lr": self.lr,
                 "backbone_lr": self.backbone_lr,
                 "weight_decay": self.weight_decay,
+                "precision": self.precision,
                 "device": self.device,
                 "seed": self.random_state,
             }
         )
 
     def _probabilities(self, paths: list[Path]) -> np.ndarray[Any, Any]:
-        run = Run(Path(), self._recipe(""), {}, tuple(str(c) for c in self.classes_), self.model_)
-        from frostline._device import resolve_device
-
+        run = Run(Path(), self._record.recipe, {}, self._record.manifest.classes, self.model_)
         prefix = run.prefix(resolve_device(self.device))
         found: list[torch.Tensor] = []
         at = 0
@@ -257,29 +298,102 @@ def _training(X: Pictures, y: Any, scratch: Path) -> tuple[Manifest, np.ndarray[
             raise DataError("no labels", where="y", advice="give one label for each picture, or a folder of class folders")
         manifest = read_data(Path(X))
         return manifest, np.asarray(manifest.classes)
-    paths, labels = _paths(X, scratch), np.asarray(y)
-    if len(paths) != len(labels):
-        raise DataError(f"{len(paths)} pictures and {len(labels)} labels", where="X, y")
+    paths, labels = _paths(X, scratch), _labels(y)
+    _same_length(len(paths), labels)
+    missing = [p for p in paths if not p.is_file()]
+    if missing:
+        raise DataError(f"{len(missing)} of {len(paths)} files are missing, the first is {shown(missing[0])}", where="X")
     classes, index = np.unique(labels, return_inverse=True)
     if len(classes) < 2:
-        raise DataError("one class only", where="y", advice="a classifier needs at least two classes")
+        raise DataError(f"one class only, {shown(classes[0])}", where="y", advice="give at least two classes")
     records = tuple(ImageRecord(p, int(i)) for p, i in zip(paths, index, strict=True))
     return Manifest(tuple(str(c) for c in classes), records), classes
+
+
+def _labels(y: Any) -> np.ndarray[Any, Any]:
+    """``(N,)`` class labels; what scikit-learn's own classifiers refuse (NaN, fractions, mixed types) is refused."""
+    try:
+        labels = np.asarray(y)
+        if labels.ndim != 1 or not len(labels):
+            raise DataError(f"shape {labels.shape}, expected one label for each picture", where="y")
+        check_classification_targets(labels)
+    except (ValueError, TypeError) as fault:
+        raise DataError(f"no class labels: {fault}", where="y", advice="give strings, whole numbers or booleans") from fault
+    return labels
+
+
+def _same_length(pictures: int, labels: np.ndarray[Any, Any]) -> None:
+    if pictures != len(labels):
+        raise DataError(f"{pictures} pictures and {len(labels)} labels", where="X, y", advice="give one label for each picture")
 
 
 def _paths(X: Pictures, scratch: Path) -> list[Path]:  # noqa: N803
     """Files as they are; pictures in memory are written losslessly, so that every pixel goes through the one decoder."""
     if isinstance(X, str | Path):
-        return [Path(X)] if Path(X).is_file() else sorted(p for p in Path(X).rglob("*") if p.is_file() and not p.name.startswith("."))
+        return list_images([Path(X)])
+    alone = isinstance(X, Image.Image) or (isinstance(X, np.ndarray) and X.ndim == 3 and X.shape[2] in (3, 4))
+    if alone or not isinstance(cast("object", X), Iterable):
+        raise DataError(f"a single {type(X).__name__}, expected a list of pictures", where="X", advice="give a list: [picture]")
     paths: list[Path] = []
-    for number, item in enumerate(cast("Sequence[object]", X)):
+    for number, item in enumerate(cast("Iterable[object]", X)):
         if isinstance(item, str | Path):
             paths.append(Path(item))
             continue
-        picture = item if isinstance(item, Image.Image) else Image.fromarray(np.asarray(item, dtype=np.uint8))
-        data = io.BytesIO()
-        picture.save(data, "PNG")
         path = scratch / f"{number:07}.png"
-        write_bytes(path, data.getvalue())
+        write_bytes(path, _png(item, f"X[{number}]"))
         paths.append(path)
     return paths
+
+
+def _png(item: object, where: str) -> bytes:
+    if isinstance(item, Image.Image):
+        picture = item
+    else:
+        array = np.asarray(item)
+        if array.dtype != np.uint8 or 0 in array.shape or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
+            fact = f"{type(item).__name__} of {array.dtype} and shape {array.shape}"
+            raise DataError(fact, where=where, advice="give a path, a PIL image, or a uint8 array (H, W, 3) or (H, W) of 0 to 255")
+        picture = Image.fromarray(array)
+    data = io.BytesIO()
+    try:
+        turn = Image.Exif()  # Pillow shows a photograph as it lies in the file; the decoder turns it upright
+        turn[ExifTags.Base.Orientation] = picture.getexif().get(ExifTags.Base.Orientation, 1)
+        picture.convert(_WRITTEN_AS.get(picture.mode, picture.mode)).save(data, "PNG", exif=turn)
+    except (OSError, ValueError, SyntaxError) as fault:  # it is read from its file only now, or its mode has no meaning as colours
+        raise DataError(f"cannot be used as a picture: {fault}", where=where) from fault
+    return data.getvalue()
+
+
+def _without_folder(manifest: Manifest, scratch: Path) -> Manifest:
+    """Pictures in memory keep their number as a name, not the folder they were in for a moment."""
+    records = tuple(replace(r, path=Path(r.path.name)) if r.path.parent == scratch else r for r in manifest.records)
+    return replace(manifest, records=records)
+
+
+def _classes_of(run: Run) -> np.ndarray[Any, Any]:
+    dtype: object = run.summary.get("label_dtype")
+    names = np.asarray(run.classes)
+    if dtype is None:
+        return names
+    try:
+        return names == "True" if dtype == "bool" else names.astype(str(dtype))
+    except (TypeError, ValueError) as fault:
+        raise RunError(f"is damaged (label_dtype {dtype!r}: {fault})", where=run.folder / layout.SUMMARY) from fault
+
+
+def _record_of(run: Run) -> RunRecord:
+    """What ``save`` writes again. A run works without its metrics and its split; then there are none to write."""
+    index = {name: i for i, name in enumerate(run.classes)}
+    try:
+        metrics, split = (p.read_text("utf-8") if p.exists() else "" for p in (run.folder / layout.METRICS, run.folder / layout.SPLIT))
+        rows = [cast("dict[str, object]", json.loads(line)) for line in metrics.splitlines()]
+        records = tuple(
+            ImageRecord(Path(r["path"]), index[r["label"]] if r["label"] else None, r["split"] or None, r["group"] or None)
+            for r in csv.DictReader(io.StringIO(split, newline=""))
+        )
+    except (OSError, ValueError, KeyError) as fault:
+        raise RunError(f"its metrics or its split is damaged ({fault})", where=run.folder) from fault
+    with safe_open(run.folder / layout.WEIGHTS, framework="pt") as file:
+        stored = set(cast("Any", file).keys())
+    original = {n: d for n, d in tensor_digests(run.model).items() if f"backbone.{n}" not in stored}
+    return RunRecord(run.recipe, run.summary, rows, Manifest(run.classes, records), run.model, original)
