@@ -13,10 +13,10 @@ demo: $(VENV)/.package
 	$(BIN)/frostline demo
 
 test: $(VENV)/.package
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow"
 
 test-all: $(VENV)/.package
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(VENV)/.package
 	$(BIN)/ruff check .

@@ -60,8 +60,12 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def _offline_and_in_its_own_cache(cache: Path) -> Iterator[None]:
-    """No test, and no process that a test starts, fetches anything or touches the user's own cache."""
+    """No test, and no process that a test starts, fetches anything or touches the user's own cache; each has one thread."""
+    import torch
+
+    torch.set_num_threads(1)  # pytest runs as many workers as there are cores
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
         patch.setenv("FROSTLINE_HOME", str(cache))
         patch.setenv("FROSTLINE_OFFLINE", "1")
         yield

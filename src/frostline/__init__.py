@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from frostline.backbone import Backbone, Preprocess, open_backbone
     from frostline.classifier import ImageClassifier
+    from frostline.data.views import Views
     from frostline.errors import FrostlineError
-    from frostline.features import ImageSet
-    from frostline.fitting import Compute, EpochDone, FeaturesReady, Finished, Planned, Stopped, fit
-    from frostline.freeze import FreezePlan, ResolvedPlan
+    from frostline.features import ImageSet, cache_features
+    from frostline.fitting import Compute, EpochDone, Finished, Options, Phase, fit
+    from frostline.freeze import FreezePlan, split
     from frostline.model import TransferModel
     from frostline.pipeline import evaluate, predict, train
     from frostline.recipe import Recipe
@@ -27,24 +28,25 @@ _HOMES = {
     "Backbone": "backbone",
     "Compute": "fitting",
     "EpochDone": "fitting",
-    "FeaturesReady": "fitting",
     "Finished": "fitting",
     "FreezePlan": "freeze",
     "FrostlineError": "errors",
     "ImageClassifier": "classifier",
     "ImageSet": "features",
-    "Planned": "fitting",
+    "Options": "fitting",
+    "Phase": "fitting",
     "Preprocess": "backbone",
     "Recipe": "recipe",
-    "ResolvedPlan": "freeze",
     "Run": "run",
-    "Stopped": "fitting",
     "TransferModel": "model",
+    "Views": "data.views",
+    "cache_features": "features",
     "evaluate": "pipeline",
     "fit": "fitting",
     "open_backbone": "backbone",
     "predict": "pipeline",
     "read_run": "run",
+    "split": "freeze",
     "train": "pipeline",
 }
 
@@ -52,24 +54,25 @@ __all__ = [
     "Backbone",
     "Compute",
     "EpochDone",
-    "FeaturesReady",
     "Finished",
     "FreezePlan",
     "FrostlineError",
     "ImageClassifier",
     "ImageSet",
-    "Planned",
+    "Options",
+    "Phase",
     "Preprocess",
     "Recipe",
-    "ResolvedPlan",
     "Run",
-    "Stopped",
     "TransferModel",
+    "Views",
+    "cache_features",
     "evaluate",
     "fit",
     "open_backbone",
     "predict",
     "read_run",
+    "split",
     "train",
 ]
 

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 
 
@@ -21,9 +22,15 @@ def stream(seed: int, purpose: str, index: int = 0) -> torch.Generator:
     return generator
 
 
-def permutation(count: int, seed: int, epoch: int) -> torch.Tensor:
-    """The order of ``count`` images in ``epoch``: ``(count,)`` int64."""
-    return torch.randperm(count, generator=stream(seed, "order", epoch))
+def permutation(count: int, seed: int, epoch: int, phase: int = 0) -> torch.Tensor:
+    """The order of ``count`` images in ``epoch`` of ``phase``: ``(count,)`` int64."""
+    return torch.randperm(count, generator=stream(seed, "order" if not phase else f"order {phase}", epoch))
+
+
+def beta(parameter: float, seed: int, purpose: str, index: int = 0) -> float:
+    """One draw from the symmetric Beta distribution, between 0 and 1."""
+    first = stream(seed, purpose, index).initial_seed()
+    return float(np.random.default_rng(first).beta(parameter, parameter))
 
 
 @contextlib.contextmanager

@@ -39,7 +39,7 @@ from frostline.recipe import Recipe, make_recipe
 from frostline.run import Run, RunRecord, layout, read_run, write_run
 from frostline.run.layout import claim
 from frostline.run.record import tensor_digests
-from frostline.run.summary import Timing, summarise
+from frostline.run.summary import Timing, phases_json, summarise
 
 Pictures = str | Path | Sequence[str | Path] | Sequence[Image.Image] | Sequence[np.ndarray[Any, Any]] | np.ndarray[Any, Any]
 
@@ -156,13 +156,13 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
                     backbone_lr=self.backbone_lr,
                     weight_decay=self.weight_decay,
                     seed=self.random_state,
-                    compute=Compute(cache, self.device, self.precision),
+                    compute=Compute(cache, device=self.device, precision=self.precision),
                 )
             )
             manifest = _without_folder(manifest, Path(scratch))
         run = Run(Path(), recipe, {}, manifest.classes, model)
         timing = Timing(0.0, began, time.perf_counter())
-        summary = summarise(run, events, None, manifest, duplicates_across(manifest, digests), timing)
+        summary = summarise(run, events, None, manifest, phases_json(events), duplicates_across(manifest, digests), timing)
         metrics = [asdict(e) for e in events if isinstance(e, EpochDone)]
         self._record = RunRecord(recipe, summary, metrics, manifest, model, original)
         self.classes_, self.model_, self.summary_ = classes, model, summary
@@ -283,7 +283,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         prefix = run.prefix(resolve_device(self.device))
         found: list[torch.Tensor] = []
         at = 0
-        for batch in pixel_batches(paths, prefix.preprocess, full_batches(len(paths)), None):
+        for batch in pixel_batches(paths, prefix.preprocess, full_batches(len(paths))):
             for path, picture in zip(paths[at:], batch, strict=False):
                 if isinstance(picture, DecodeError):
                     raise picture.at(path)

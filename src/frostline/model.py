@@ -43,3 +43,10 @@ class TransferModel(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Normalised images ``(N, 3, H, W)`` to logits ``(N, num_classes)``."""
         return self.head(self.backbone(images))
+
+    def example(self, batch: int = 1) -> torch.Tensor:
+        """A batch of pictures as the model takes them, ``(batch, 3, H, W)`` float32 on its device, all values different."""
+        images = self.opened.example(batch)
+        noise = torch.linspace(-1, 1, images.numel()).view_as(images)
+        device = next(self.parameters()).device
+        return (images + noise).to(device).contiguous(memory_format=torch.channels_last)

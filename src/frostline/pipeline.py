@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from frostline._device import resolve_device
+from frostline._digest import tensors_digest
 from frostline.backbone import open_backbone
 from frostline.data.manifest import Manifest
 from frostline.data.read import read_data, read_labelled
 from frostline.data.split import duplicates_across, ensure_splits
+from frostline.data.views import Views
 from frostline.errors import DataError, DecodeError
-from frostline.features import FeatureStore, ImageSet, ensure_features, feature_key
+from frostline.features import FeatureProgress, FeatureStore, ImageSet, ensure_features, feature_key
 from frostline.features.extract import full_batches, pixel_batches
 from frostline.features.images import digest_files
-from frostline.fitting import Compute, Event, fit
+from frostline.fitting import Compute, Event, Snapshot, StepDone, fit
 from frostline.fitting.loop import logits_of
 from frostline.fitting.metrics import Scores, score
 from frostline.fitting.sources import FeatureRows
@@ -27,7 +29,9 @@ from frostline.freeze import FreezePlan
 from frostline.model import TransferModel
 from frostline.recipe import Recipe
 from frostline.run import Run, RunRecord, write_run
-from frostline.run.layout import claim
+from frostline.run.identity import begin, identity_of
+from frostline.run.journal import Journal
+from frostline.run.layout import check_begun, claim
 from frostline.run.record import tensor_digests
 from frostline.run.summary import Timing, summarise
 
@@ -35,59 +39,99 @@ Listener = Callable[[Event], None]
 
 
 def train(
-    recipe: Recipe, out: Path, *, cache: Path | None, listen: Listener, offline: bool = False, startup: float = 0.0
+    recipe: Recipe,
+    out: Path,
+    *,
+    cache: Path | None,
+    listen: Listener,
+    offline: bool = False,
+    startup: float = 0.0,
+    resume: bool = False,
+    stop: Callable[[], BaseException | None] = lambda: None,
 ) -> dict[str, Any]:
     """Train as the recipe says and write a run directory.
 
     Args:
         recipe: what to do.
-        out: the run directory; it must not exist yet.
-        cache: folder of the feature cache; None computes the frozen layers anew in every epoch.
+        out: the run directory; it must not exist yet, unless ``resume``.
+        cache: folder of the feature cache; None keeps no features on disk.
         listen: called with every event, for progress.
         offline: fetch nothing.
         startup: seconds spent before this call, for the record.
+        resume: go on with the run in ``out``, which was interrupted.
+        stop: asked after every event; what it gives is raised once a checkpoint has been written.
 
     Returns:
         The summary, as written to ``summary.json``.
 
     Raises:
-        FrostlineError: what was asked for cannot be done; nothing was written to ``out``.
+        FrostlineError: what was asked for cannot be done; nothing was written to ``out`` that hinders another try.
     """
     began = time.perf_counter()
-    claim(out)
+    (check_begun if resume else claim)(out)
+    at_hand = _gather(recipe, offline=offline)
+    identity = identity_of(at_hand.manifest, at_hand.digests, at_hand.model.opened, resolve_device(recipe.device))
+    journal = Journal.resume(out, identity) if resume else Journal(out)
+    events: list[Event] = []
+    for event in _fit(recipe, at_hand, cache, journal.snapshot):
+        if not events and not resume:
+            begin(out, recipe, identity)
+        if not isinstance(event, StepDone | FeatureProgress):
+            events.append(event)
+        listen(event)
+        fault = stop()
+        journal.note(event, at_once=fault is not None)
+        if fault is not None:
+            raise fault
+    run = Run(out, recipe, {}, at_hand.manifest.classes, at_hand.model)
+    test = evaluate_images(run, at_hand.images["test"], cache=cache)[0] if len(at_hand.images["test"]) else None
+    leaks = duplicates_across(at_hand.manifest, at_hand.digests)
+    timing = Timing(startup, began, time.perf_counter())
+    summary = summarise(run, events, test, at_hand.manifest, journal.phases, leaks, timing)
+    write_run(out, RunRecord(recipe, summary, journal.epochs, at_hand.manifest, at_hand.model, at_hand.original))
+    journal.close()
+    return summary
+
+
+@dataclass(frozen=True, eq=False)
+class _AtHand:
+    """What training begins with: the images by split, the model, and the digests of both."""
+
+    manifest: Manifest
+    digests: list[str]
+    images: dict[str, ImageSet]
+    model: TransferModel
+    original: dict[str, str]
+
+
+def _gather(recipe: Recipe, *, offline: bool) -> _AtHand:
     manifest = read_data(Path(recipe.data), None if recipe.val is None else Path(recipe.val))
     digests = digest_files([r.path for r in manifest.records])
     manifest = ensure_splits(manifest, digests, recipe.seed)
     backbone = open_backbone(recipe.backbone, recipe.weights, replace=recipe.replace_layer, offline=offline)
     model = TransferModel(backbone, recipe.head, len(manifest.classes), recipe.seed)
-    original = tensor_digests(model)
-    plan = FreezePlan(recipe.unfreeze, recipe.batch_norm)
     images = {split: _part(manifest, digests, split) for split in ("train", "val", "test")}
-    compute = Compute(cache, recipe.device, recipe.precision)
-    events: list[Event] = []
-    for event in fit(
-        model,
-        plan,
-        images["train"],
-        images["val"],
+    return _AtHand(manifest, digests, images, model, tensor_digests(model))
+
+
+def _fit(recipe: Recipe, at_hand: _AtHand, cache: Path | None, resume: Snapshot | None) -> Iterator[Event]:
+    return fit(
+        at_hand.model,
+        FreezePlan(recipe.unfreeze, recipe.batch_norm),
+        at_hand.images["train"],
+        at_hand.images["val"],
+        strategy=recipe.strategy,
         epochs=recipe.epochs,
         batch_size=recipe.batch_size,
         lr=recipe.lr,
         backbone_lr=recipe.backbone_lr,
         weight_decay=recipe.weight_decay,
+        options=recipe.options(),
+        views=Views.parse(recipe.augment, recipe.views),
         seed=recipe.seed,
-        compute=compute,
-    ):
-        events.append(event)
-        listen(event)
-    run = Run(out, recipe, {}, manifest.classes, model)
-    test = evaluate_images(run, images["test"], cache=cache)[0] if len(images["test"]) else None
-    leaks = duplicates_across(manifest, digests)
-    timing = Timing(startup, began, time.perf_counter())
-    summary = summarise(run, events, test, manifest, leaks, timing)
-    rows = [asdict(e) for e in events if type(e).__name__ == "EpochDone"]
-    write_run(out, RunRecord(recipe, summary, rows, manifest, model, original))
-    return summary
+        compute=Compute(cache, not recipe.cache, recipe.device, recipe.precision),
+        resume=resume,
+    )
 
 
 def evaluate(run: Run, data: Path, *, cache: Path | None, device: str = "auto") -> tuple[Scores, list[tuple[Path, str]]]:
@@ -109,7 +153,9 @@ def evaluate_images(run: Run, images: ImageSet, *, cache: Path | None, device: s
     on = resolve_device(device)
     prefix = run.prefix(on)
     with tempfile.TemporaryDirectory(prefix="frostline-") as scratch:
-        key = feature_key(run.model.opened, cut="backbone", precision=prefix.precision, device=on)
+        opened = run.model.opened
+        weights = tensors_digest(run.model.backbone.state_dict())
+        key = feature_key(opened, cut="backbone", weights=weights, precision=prefix.precision, device=on)
         store = FeatureStore.open(cache or Path(scratch), key)
         for _ in ensure_features(store, key, prefix, images):
             pass
@@ -117,7 +163,7 @@ def evaluate_images(run: Run, images: ImageSet, *, cache: Path | None, device: s
         usable = images.without(store.skipped)
         if not len(usable):
             raise DataError(f"none of the {len(images)} files is an image that can be read")
-        rows = FeatureRows(store.gather(usable.digests).to(on), torch.tensor(usable.labels))
+        rows = FeatureRows((store.gather(usable.digests),), torch.tensor(usable.labels, device=on), prefix.layout)
         return score(logits_of(run.model.head, rows), rows.labels), skipped
 
 
@@ -142,7 +188,7 @@ def predict(run: Run, paths: list[Path], *, device: str = "auto") -> Iterator[Pr
     """Label files one after the other, in their order; a file that is no image gives an error and the rest go on."""
     prefix = run.prefix(resolve_device(device))
     at = 0
-    for batch in pixel_batches(paths, prefix.preprocess, full_batches(len(paths)), None):
+    for batch in pixel_batches(paths, prefix.preprocess, full_batches(len(paths))):
         pixels = [p for p in batch if not isinstance(p, DecodeError)]
         answers: list[list[float]] = []
         if pixels:

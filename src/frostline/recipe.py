@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import fields
 from pathlib import Path
 from typing import Literal
 
@@ -10,6 +11,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from frostline.errors import RecipeError
+from frostline.fitting.hyper import Options
 
 
 class Recipe(BaseModel):
@@ -24,17 +26,32 @@ class Recipe(BaseModel):
     replace_layer: str | None = None
     unfreeze: str = "none"
     head: str = "linear"
-    strategy: Literal["plain"] = "plain"
+    strategy: Literal["plain", "lp-ft", "gradual"] = "plain"
     batch_norm: Literal["frozen", "affine", "train"] = "frozen"
     epochs: int | None = Field(default=None, ge=1)
     batch_size: int | None = Field(default=None, ge=1)
     lr: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     backbone_lr: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     weight_decay: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    layer_decay: float = Field(default=1.0, gt=0, le=1)
+    augment: Literal["none", "light", "strong"] = "none"
+    views: str = "1"
+    class_weights: Literal["none", "balanced"] = "none"
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    mixup: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    clip_norm: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    accumulate: int = Field(default=1, ge=1)
+    ema: float = Field(default=0.0, ge=0, lt=1)
+    l2_sp: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    wise: bool = False
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     device: str = "auto"
     seed: int = Field(default=0, ge=0)
     cache: bool = True
+
+    def options(self) -> Options:
+        """What is added to plain training."""
+        return Options(**{f.name: getattr(self, f.name) for f in fields(Options)})
 
     def to_toml(self) -> str:
         """As TOML; settings that the rule decides are left out."""

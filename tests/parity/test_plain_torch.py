@@ -76,7 +76,7 @@ def test_head_equals_plain_torch(name, cached, sets, cache):
             batch_size=BATCH,
             lr=LR,
             weight_decay=DECAY,
-            compute=Compute(cache if cached else None),
+            compute=Compute(cache, recompute=not cached),
         )
     )
     finished = events[-1]

@@ -17,20 +17,26 @@ from frostline import ImageSet, Preprocess
 from frostline.data import read_data
 from frostline.errors import CacheError
 from frostline.features import FeatureStore, Prefix, ensure_features, feature_key
+from frostline.features.extract import load_image
 from frostline.features.key import BATCH
+from frostline.freeze.crossing import Crossing, Layout
 
 CPU = torch.device("cpu")
 
 
 def key_of(opened, **other):
-    settings = {"cut": "backbone", "precision": "fp32", "device": CPU} | other
+    settings = {"cut": "backbone", "weights": opened.digest, "precision": "fp32", "device": CPU} | other
     return feature_key(opened, **settings)
+
+
+def prefix_of(opened):
+    return Prefix(opened.body, opened.preprocess, CPU, Layout((Crossing((8,)),)))
 
 
 def compute(root, opened, images, **other):
     key = key_of(opened, **other)
     store = FeatureStore.open(root, key)
-    work = ensure_features(store, key, Prefix(opened.body, opened.preprocess, CPU), images)
+    work = ensure_features(store, key, prefix_of(opened), images)
     while True:
         try:
             next(work)
@@ -162,11 +168,10 @@ def test_what_is_no_image_is_remembered_with_its_reason(opened, tmp_path):
 
 def test_features_do_not_depend_on_company(opened, listed, tmp_path):
     store, _ = compute(tmp_path, opened, listed)
-    prefix = Prefix(opened.body, opened.preprocess, CPU)
-    from frostline.features.extract import load_pixels
+    prefix = prefix_of(opened)
 
     for i in (0, 17, 59):
-        alone = prefix(load_pixels(listed.paths[i], opened.preprocess)[None])
+        alone = prefix(opened.preprocess.pixels(load_image(listed.paths[i]))[None])
         assert torch.equal(alone[0], store.gather([listed.digests[i]])[0])
     assert BATCH > 1
 

@@ -9,35 +9,44 @@ import pytest
 import torch
 from torch import nn
 
-from frostline import Compute, EpochDone, FeaturesReady, Finished, FreezePlan, Planned, Stopped, TransferModel, fit
+from frostline import Compute, EpochDone, Finished, FreezePlan, TransferModel, fit
 from frostline._rng import permutation, seeded, stream
 from frostline.data import ensure_splits, read_data
 from frostline.errors import AuditError, HeadError, RecipeError
 from frostline.features.images import digest_files
+from frostline.fitting import Options, PhaseDone, Planned, StepDone, Stopped
 from frostline.fitting.hyper import Hyper, default_hyper, override
-from frostline.fitting.loop import train
+from frostline.fitting.loop import Task, close_epoch, train
 from frostline.fitting.metrics import score, wilson
+from frostline.fitting.objective import Objective
 from frostline.fitting.optim import check_groups, make_optimizer
 from frostline.fitting.schedule import warmup_cosine
+from frostline.fitting.snapshot import Progress, Snapshot
 from frostline.fitting.sources import FeatureRows, merge_last
+from frostline.freeze.crossing import Layout
 from frostline.heads import HeadSpec, InputScale, build_head
 
 HYPER = Hyper(epochs=5, batch_size=8, lr=0.05, backbone_lr=0.001, weight_decay=0.01, warmup_fraction=0.1, patience=5)
 
 
+def rows_of(features, labels):
+    return FeatureRows((features,), labels, Layout.of([features]))
+
+
 def blobs(count=64, features=5, seed=0):
     random = torch.Generator().manual_seed(seed)
     labels = torch.arange(count) % 3
-    return FeatureRows(torch.randn(count, features, generator=random) + 3 * nn.functional.one_hot(labels, features), labels)
+    return rows_of(torch.randn(count, features, generator=random) + 3 * nn.functional.one_hot(labels, features), labels)
 
 
-def run(loop):
-    events = []
-    while True:
-        try:
-            events.append(next(loop))
-        except StopIteration as end:
-            return events, end.value
+def run(module, train_rows, val_rows, hyper=None, seed=0, optimizer=None, progress=None):
+    """The loop's events without its steps, and where it ended."""
+    named = dict(module.named_parameters())
+    tensors = {**named, **dict(module.named_buffers())}
+    task = Task("plain", 0, module, tensors, named, train_rows, val_rows, hyper or HYPER, Objective(Options(), seed=seed), seed)
+    progress = Progress() if progress is None else progress
+    loop = train(task, optimizer or optimizer_of(module), progress, lambda p: Snapshot(p.facts(), {}))
+    return [e for e in loop if not isinstance(e, StepDone)], progress
 
 
 def optimizer_of(module, lr=0.05):
@@ -135,7 +144,7 @@ def test_what_is_given_is_taken_and_the_backbone_follows_the_head():
 @pytest.mark.parametrize("images", [2, 60, 245, 5000, 2_000_000])
 @pytest.mark.parametrize("trained", [False, True])
 def test_the_rule_gives_sane_settings_at_every_size(images, trained):
-    hyper = default_hyper(images=images, features=1280, classes=5, head="linear", backbone_trained=trained)
+    hyper = default_hyper(images=images, head="linear", backbone_trained=trained)
     assert hyper == override(hyper, epochs=hyper.epochs, lr=hyper.lr, backbone_lr=hyper.backbone_lr)
     assert hyper.epochs >= 5
     assert hyper.backbone_lr <= hyper.lr / 5
@@ -168,10 +177,10 @@ def test_the_loop_learns_keeps_the_best_epoch_and_repeats_bit_for_bit():
     results = []
     for _ in range(2):
         head = build_head(HeadSpec.parse("mlp:16"), (5,), 3, seed=4)
-        events, best = run(train(head, optimizer_of(head), blobs(), blobs(seed=9), HYPER, seed=4))
+        events, progress = run(head, blobs(), blobs(seed=9), seed=4)
         losses = [e.val_loss for e in events if isinstance(e, EpochDone)]
-        assert losses[best - 1] == min(losses)
-        assert score(head(blobs(seed=9).features).detach(), blobs().labels).log_loss == pytest.approx(min(losses), rel=1e-5)
+        assert losses[progress.best_epoch - 1] == min(losses)
+        assert score(head(blobs(seed=9).views[0]).detach(), blobs().labels).log_loss == pytest.approx(min(losses), rel=1e-5)
         assert events[-1].val_accuracy > 0.8
         results.append(head.state_dict())
     assert all(torch.equal(results[0][n], results[1][n]) for n in results[0])
@@ -179,17 +188,26 @@ def test_the_loop_learns_keeps_the_best_epoch_and_repeats_bit_for_bit():
 
 def test_without_validation_the_last_epoch_is_kept():
     head = build_head(HeadSpec.parse("linear"), (5,), 3)
-    assert run(train(head, optimizer_of(head), blobs(), None, HYPER, seed=0))[1] == 5
+    assert run(head, blobs(), None)[1].best_epoch == 5
 
 
 def test_early_stopping_says_why():
     head = build_head(HeadSpec.parse("linear"), (5,), 3)
-    wrong = FeatureRows(blobs().features, (blobs().labels + 1) % 3)  # the better it learns, the worse this gets
+    wrong = rows_of(blobs().views[0], (blobs().labels + 1) % 3)  # the better it learns, the worse this gets
     hyper = Hyper(50, 8, 0.05, 0.005, 0.0, 0.0, patience=3)
-    events, best = run(train(head, optimizer_of(head), blobs(), wrong, hyper, seed=0))
+    events, progress = run(head, blobs(), wrong, hyper)
     assert isinstance(events[-1], Stopped)
     assert "3 epochs" in events[-1].why
-    assert (best, events[-1].epoch) == (1, 4)
+    assert (progress.best_epoch, events[-1].epoch) == (1, 4)
+
+
+def test_accuracy_that_still_rises_keeps_training_from_stopping():
+    progress = Progress(best_epoch=1, best_loss=0.1, best_accuracy=0.5, epoch=1)
+    task = Task("plain", 0, nn.Identity(), {}, {}, blobs(), None, HYPER, Objective(Options()), 0)
+    close_epoch(task, progress, 0.2, 0.6)
+    assert (progress.stale, progress.best_epoch, progress.best_accuracy) == (0, 1, 0.6)
+    close_epoch(task, progress, 0.2, 0.6)
+    assert progress.stale == 1
 
 
 def test_nan_stops_and_keeps_the_last_good_epoch():
@@ -208,15 +226,15 @@ def test_nan_stops_and_keeps_the_last_good_epoch():
             return self.inner(x) * (math.nan if calls > 12 else 1.0)
 
     module = Poisoned()
-    events, best = run(train(module, optimizer_of(module), rows, rows, HYPER, seed=0))
+    events, progress = run(module, rows, rows)
     assert isinstance(events[-1], Stopped)
     assert "NaN" in events[-1].why
     assert "epoch 2, step 5" in events[-1].why
-    assert best == 1
+    assert progress.best_epoch == 1
     assert all(torch.isfinite(p).all() for p in head.parameters())
     calls = 100
     with pytest.raises(RecipeError, match="try a tenth"):
-        run(train(module, optimizer_of(module), rows, rows, HYPER, seed=0))
+        run(module, rows, rows)
 
 
 def test_a_last_batch_of_one_is_merged():
@@ -227,11 +245,11 @@ def test_a_last_batch_of_one_is_merged():
 
 def test_random_labels_score_chance():
     random = torch.Generator().manual_seed(0)
-    train_rows = FeatureRows(torch.randn(200, 5, generator=random), torch.randint(0, 2, (200,), generator=random))
-    val_rows = FeatureRows(torch.randn(400, 5, generator=random), torch.randint(0, 2, (400,), generator=random))
+    train_rows = rows_of(torch.randn(200, 5, generator=random), torch.randint(0, 2, (200,), generator=random))
+    val_rows = rows_of(torch.randn(400, 5, generator=random), torch.randint(0, 2, (400,), generator=random))
     head = build_head(HeadSpec.parse("linear"), (5,), 2)
-    run(train(head, optimizer_of(head), train_rows, val_rows, HYPER, seed=0))
-    low, high = score(head(val_rows.features).detach(), val_rows.labels).interval
+    run(head, train_rows, val_rows)
+    low, high = score(head(val_rows.views[0]).detach(), val_rows.labels).interval
     assert low < 0.5 < high + 0.03
 
 
@@ -254,16 +272,18 @@ def test_fit_tells_its_events_in_order_and_runs_nothing_below_the_cut_again(tiny
     model.backbone.stem.register_forward_hook(lambda *_: calls.append(1))
     manifest = read_data(images)
     manifest = ensure_splits(manifest, digest_files([r.path for r in manifest.records]), 0)
-    events, after_features = [], 0
+    events, first_epoch = [], 0
     for event in fit(model, FreezePlan(unfreeze), manifest.only("train"), manifest.only("val"), epochs=3, compute=Compute(tmp_path)):
         events.append(event)
-        if isinstance(event, FeaturesReady):
-            after_features = len(calls)
+        if isinstance(event, EpochDone) and not first_epoch:
+            first_epoch = len(calls)
     assert isinstance(events[0], Planned)
+    assert isinstance(events[-2], PhaseDone)
     assert isinstance(events[-1], Finished)
     assert [e.epoch for e in events if isinstance(e, EpochDone)] == [1, 2, 3]
     assert events[-1].audit.frozen_unchanged
-    assert (len(calls) == after_features) == (unfreeze == "none")
+    forgetting = 0 if unfreeze == "none" else 2 * math.ceil(min(64, len(manifest.only("val"))) / 16)
+    assert (len(calls) == first_epoch + forgetting) == (unfreeze != "all")
     if unfreeze == "none":
         assert all(p.grad is None for p in model.backbone.parameters())
 

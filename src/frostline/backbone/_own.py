@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import inspect
 from pathlib import Path
@@ -34,7 +35,7 @@ def open_own(name: str, weights: str, *, replace: str | None) -> Backbone:
         ) from fault
     if attribute not in vars(module):
         raise BackboneError(f"{place!r} has no {attribute!r}", where="--backbone", advice=near_names(attribute, vars(module)))
-    made: object = vars(module)[attribute]
+    made: object = copy.deepcopy(vars(module)[attribute])  # training one must not change another that names the same module
     if not isinstance(made, nn.Module) and callable(made):
         with seeded(0, "random weights"):
             made = made()

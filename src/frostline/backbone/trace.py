@@ -12,7 +12,7 @@ import torch
 from torch import fx, nn
 
 
-class CannotTrace(Exception):
+class CannotTraceError(Exception):
     """The forward pass cannot be read as a graph (it branches on values, for example); the message says where."""
 
 
@@ -57,14 +57,14 @@ def trace(module: nn.Module, leaves: Collection[str] = ()) -> Traced:
         leaves: names of further submodules that stay one node.
 
     Raises:
-        CannotTrace: the forward pass depends on more than shapes.
+        CannotTraceError: the forward pass depends on more than shapes.
     """
     tracer = _Tracer(module, leaves)
     try:
         graph = _without_options(tracer.trace(module, _defaults(module)))
     except Exception as fault:  # whatever a forward pass does with a stand-in for a tensor; all of it means the same
         said = str(fault).splitlines()[0][:120] if str(fault) else type(fault).__name__
-        raise CannotTrace(f"{type(module).__name__}: {said}") from fault
+        raise CannotTraceError(f"{type(module).__name__}: {said}") from fault
     finally:  # fx leaves tensors that a forward pass makes on the module that it reads; they are not the module's
         made = [name for name in vars(module) if name.startswith("_tensor_constant")]
         constants = {name: cast("torch.Tensor", vars(module).pop(name)) for name in made}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -25,19 +25,20 @@ def inspect(
     """Show the layers, and what a plan would freeze, train and cache."""
     from frostline.backbone import open_backbone
     from frostline.backbone.tap import output_shapes
-    from frostline.freeze import FreezePlan, find_cut
+    from frostline.freeze import FreezePlan
     from frostline.freeze.apply import evaluating
+    from frostline.freeze.cut import split_resolved
     from frostline.freeze.plan import BatchNorm
     from frostline.freeze.table import rows
     from frostline.model import TransferModel
 
     opened = open_backbone(backbone, weights, replace=replace_layer, offline=is_offline())
     model = TransferModel(opened, head, classes)
-    resolved = FreezePlan(unfreeze, cast("BatchNorm", batch_norm)).resolve(model)
+    resolved = FreezePlan(unfreeze, cast("BatchNorm", batch_norm)).apply(model)
     table = rows(model, resolved)
     with evaluating(model):
         shapes = output_shapes(model, [r.modules[-1] for r in table if r.modules], opened.example())
-    cut = find_cut(resolved)
+    cut = split_resolved(model, resolved, model.example(2)).cut
     layers: list[dict[str, Any]] = [
         {
             "name": r.name,
@@ -59,7 +60,7 @@ def inspect(
                 "head": head,
                 "matched": list(resolved.matched),
                 "trainable": list(resolved.trainable),
-                "cut": {"name": cut.name, "why": cut.why},
+                "cut": {"name": cut.name, "way": cut.way, "why": cut.why, "bytes_per_image": cut.bytes},
                 "trainable_parameters": sum(r.trained for r in table),
                 "frozen_parameters": sum(r.parameters - r.trained for r in table),
                 "layers": layers,
@@ -72,8 +73,11 @@ def inspect(
     print(f"{sum(r.trained for r in table):,} parameters trained, {sum(r.parameters - r.trained for r in table):,} frozen")
 
 
-def _cut_row(layers: list[dict[str, Any]], cut: Literal["backbone", "input"] | str) -> int:
-    return 0 if cut == "input" else len(layers) - 1
+def _cut_row(layers: list[dict[str, Any]], cut: str) -> int:
+    """How many rows lie above the cut."""
+    if cut == "backbone":
+        return len(layers) - 1
+    return next((i for i, row in enumerate(layers, start=1) if row["name"] == f"backbone.{cut}"), 0)
 
 
 def _print_table(layers: list[dict[str, Any]], after: int) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import time
-from types import FrameType
 
 import typer
 from typer.exceptions import TyperException
@@ -15,6 +13,7 @@ from frostline.cli.demo import demo
 from frostline.cli.evaluate import evaluate
 from frostline.cli.inspect import inspect
 from frostline.cli.predict import predict
+from frostline.cli.signals import SIGNALS, Terminated
 from frostline.cli.train import train
 from frostline.errors import FrostlineError
 
@@ -33,10 +32,6 @@ for verb in (train, inspect, evaluate, predict, demo):
     app.command()(verb)
 
 
-class Terminated(BaseException):
-    """SIGTERM arrived."""
-
-
 def seconds_since_start() -> float:
     """Wall time since this process imported frostline."""
     return time.perf_counter() - _STARTED
@@ -53,7 +48,7 @@ def run(arguments: list[str]) -> int:
     Returns:
         0 done; 2 the input is wrong; 130 interrupted; 75 terminated; 1 a bug (its traceback is shown).
     """
-    signal.signal(signal.SIGTERM, _terminate)
+    SIGNALS.install()
     try:
         code: object = app(arguments or ["--help"], standalone_mode=False)
         sys.stdout.flush()
@@ -65,9 +60,9 @@ def run(arguments: list[str]) -> int:
     except FrostlineError as fault:
         return _refuse(str(fault), fault.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        return _refuse("interrupted; features that were finished are kept, run the same command again", INTERRUPTED)
+        return _refuse(f"interrupted; what was finished is kept, {SIGNALS.advice}", INTERRUPTED)
     except Terminated:
-        return _refuse("terminated; features that were finished are kept, run the same command again", TERMINATED)
+        return _refuse(f"terminated; what was finished is kept, {SIGNALS.advice}", TERMINATED)
     except typer.Exit as end:
         return end.exit_code
     except BrokenPipeError:  # whoever read our output has enough (frostline predict ... | head)
@@ -78,8 +73,3 @@ def run(arguments: list[str]) -> int:
 def _refuse(line: str, code: int = WRONG_INPUT) -> int:
     print(f"frostline: {line}", file=sys.stderr)
     return code
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    del number, frame
-    raise Terminated

@@ -63,6 +63,12 @@ def print_summary(summary: Mapping[str, Any]) -> None:
             f"warning     {len(summary['duplicates_across_splits'])} images lie byte for byte in two splits, the first is "
             f"{summary['duplicates_across_splits'][0][0]}"
         )
+    forgot = summary["guards"]["forgetting"]
+    if forgot:
+        answers = "" if forgot["agreement"] is None else f", {forgot['agreement']:.0%} of the original classifier's answers unchanged"
+        print(f"forgetting  features {forgot['similarity']:.3f} similar to those before (CKA){answers}")
+    for warning in summary["warnings"]:
+        print(f"warning     {warning}")
     for note in summary["notes"]:
         print(f"note        {note}")
 

@@ -62,12 +62,14 @@ class Screen:
     def listen(self, event: Event) -> None:
         """Show one event of a fit."""
         from frostline.features import FeatureProgress
-        from frostline.fitting import EpochDone, FeaturesReady, Planned, Stopped
+        from frostline.fitting import EpochDone, FeaturesReady, PhaseDone, Planned, Stopped
 
         if isinstance(event, Planned):
             self._epochs = event.hyper.epochs
+            named = "" if event.phases == 1 else f"phase {event.number} of {event.phases}, {event.phase}: "
+            self._phase = "training" if event.phases == 1 else event.phase
             self.say(
-                f"{len(event.resolved.trainable)} tensors trained, {len(event.resolved.frozen)} frozen; "
+                f"{named}{len(event.resolved.trainable)} tensors trained, {len(event.resolved.frozen)} frozen; "
                 f"cut at {event.cut.name}: {event.cut.why}"
             )
         elif isinstance(event, FeatureProgress):
@@ -79,6 +81,10 @@ class Screen:
                 self.say(f"skipped {path}: {why}")
         elif isinstance(event, EpochDone):
             val = "" if event.val_accuracy is None else f", validation {event.val_accuracy:.3f}"
-            self.advance("training", event.epoch, self._epochs, f"loss {event.train_loss:.3f}{val}")
+            self.advance(self._phase, event.epoch, self._epochs, f"loss {event.train_loss:.3f}{val}")
+        elif isinstance(event, PhaseDone) and event.loss_before is not None and event.loss_after is not None:
+            outcome = "kept" if event.kept else "undone: it did not help"
+            mixed = "" if event.alpha is None else f", {event.alpha:.0%} of its weights mixed in"
+            self.say(f"{event.phase}: validation loss {event.loss_before:.4f} before, {event.loss_after:.4f} after, {outcome}{mixed}")
         elif isinstance(event, Stopped):
             self.say(f"stopped after epoch {event.epoch}: {event.why}")

@@ -3,82 +3,101 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Any
 
 import typer
 
+from frostline.cli import options
 from frostline.cli.output import print_json, print_next, print_summary
 from frostline.cli.screen import Screen
 from frostline.cli.settings import cache_folder, default_out, is_offline
+from frostline.cli.signals import SIGNALS
+from frostline.errors import RecipeError
+
+if TYPE_CHECKING:
+    from frostline.recipe import Recipe
+
+
+_NOT_OF_THE_RECIPE = ("context", "cache_dir", "no_cache", "out", "resume", "json", "quiet")
 
 
 def train(
-    data: Annotated[
-        Path,
-        typer.Argument(help="folder of class folders, one with train/ and val/ in it, or a CSV or Parquet manifest"),
-    ],
-    val: Annotated[Path | None, typer.Option(help="a separate validation folder")] = None,
-    backbone: Annotated[str, typer.Option(help="NAME, timm:NAME, torchvision:NAME or module:attr")] = "tf_efficientnet_lite0",
-    weights: Annotated[str, typer.Option(help="default, random, or a safetensors or state-dict file")] = "default",
-    replace_layer: Annotated[str | None, typer.Option(help="layer of one's own network to drop, such as fc")] = None,
-    unfreeze: Annotated[str, typer.Option(help="none, last:N, from:NAME, NAME[,NAME], params:N, norm, bias or all")] = "none",
-    head: Annotated[str, typer.Option(help="linear or mlp:WIDTH")] = "linear",
-    strategy: Annotated[str, typer.Option(help="plain")] = "plain",
-    epochs: Annotated[int | None, typer.Option(help="passes over the training images; by rule")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="images a step; by rule")] = None,
-    lr: Annotated[float | None, typer.Option(help="peak learning rate of the head; by rule")] = None,
-    backbone_lr: Annotated[float | None, typer.Option(help="peak learning rate of unfrozen layers; a tenth of --lr")] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="of AdamW; by rule")] = None,
-    batch_norm: Annotated[str, typer.Option(help="in frozen layers: frozen, affine or train")] = "frozen",
-    precision: Annotated[str, typer.Option(help="of the frozen layers: auto, fp32 or bf16")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:0 or mps")] = "auto",
-    seed: Annotated[int, typer.Option(help="same seed, same result")] = 0,
-    cache_dir: Annotated[Path | None, typer.Option(help="folder of the feature cache")] = None,
-    no_cache: Annotated[bool, typer.Option("--no-cache", help="compute frozen layers anew in every epoch")] = False,
-    out: Annotated[Path | None, typer.Option(help="run directory; runs/<time>-<name>")] = None,
-    json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="no progress")] = False,
+    context: typer.Context,
+    data: options.Data = None,
+    val: options.Val = None,
+    backbone: options.Backbone = None,
+    weights: options.Weights = None,
+    replace_layer: options.ReplaceLayer = None,
+    unfreeze: options.Unfreeze = None,
+    head: options.Head = None,
+    strategy: options.Strategy = None,
+    epochs: options.Epochs = None,
+    batch_size: options.BatchSize = None,
+    lr: options.Lr = None,
+    backbone_lr: options.BackboneLr = None,
+    weight_decay: options.WeightDecay = None,
+    layer_decay: options.LayerDecay = None,
+    augment: options.Augment = None,
+    views: options.Views = None,
+    class_weights: options.ClassWeights = None,
+    label_smoothing: options.LabelSmoothing = None,
+    mixup: options.Mixup = None,
+    clip_norm: options.ClipNorm = None,
+    accumulate: options.Accumulate = None,
+    ema: options.Ema = None,
+    l2_sp: options.L2Sp = None,
+    wise: options.Wise = None,
+    batch_norm: options.BatchNorm = None,
+    precision: options.Precision = None,
+    device: options.Device = None,
+    seed: options.Seed = None,
+    cache_dir: options.CacheDir = None,
+    no_cache: options.NoCache = False,
+    out: options.Out = None,
+    resume: options.Resume = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Train on images sorted into class folders."""
-    from frostline.recipe import make_recipe
-
-    recipe = make_recipe(
-        {
-            "data": str(data),
-            "val": None if val is None else str(val),
-            "backbone": backbone,
-            "weights": weights,
-            "replace_layer": replace_layer,
-            "unfreeze": unfreeze,
-            "head": head,
-            "strategy": strategy,
-            "batch_norm": batch_norm,
-            "epochs": epochs,
-            "batch_size": batch_size,
-            "lr": lr,
-            "backbone_lr": backbone_lr,
-            "weight_decay": weight_decay,
-            "precision": precision,
-            "device": device,
-            "seed": seed,
-            "cache": not no_cache,
-        }
-    )
-    folder = default_out(data.resolve().stem) if out is None else out
+    given: dict[str, Any] = {n: v for n, v in context.params.items() if n not in _NOT_OF_THE_RECIPE}
+    given |= {"data": data and str(data), "val": val and str(val), "cache": False if no_cache else None}
+    recipe, folder = _recipe(given, out, resume)
     from frostline import pipeline
     from frostline.cli.main import seconds_since_start
 
-    with Screen(quiet=quiet) as screen:
+    with Screen(quiet=quiet) as screen, SIGNALS.deferred(f"go on with: frostline train --resume {folder}"):
         summary = pipeline.train(
             recipe,
             folder,
-            cache=None if no_cache else cache_folder(cache_dir),
+            cache=cache_folder(cache_dir) if recipe.cache else None,
             listen=screen.listen,
             offline=is_offline(),
             startup=seconds_since_start(),
+            resume=resume is not None,
+            stop=SIGNALS.pending,
         )
     if json:
         print_json(summary)
     else:
         print_summary(summary)
-        print_next(str(folder), str(data))
+        print_next(str(folder), recipe.data)
+
+
+def _recipe(given: dict[str, object], out: Path | None, resume: Path | None) -> tuple[Recipe, Path]:
+    """The recipe and the run directory: of a new run, or of the one that is gone on with."""
+    from frostline.recipe import make_recipe, read_recipe
+
+    if resume is None:
+        if given["data"] is None:
+            raise RecipeError("no images were named", where="DATA", advice="give a folder of class folders, or --resume RUN")
+        recipe = make_recipe({name: value for name, value in given.items() if value is not None})
+        return recipe, default_out(Path(recipe.data).resolve().stem) if out is None else out
+    from frostline.run.identity import check_same
+    from frostline.run.layout import check_begun
+
+    if out is not None and out.resolve() != resume.resolve():
+        raise RecipeError("a run is gone on with where it lies", where="--out", advice="leave it out")
+    check_begun(resume)
+    recipe = read_recipe(resume / "recipe.toml")
+    check_same(recipe, given)
+    return recipe, resume

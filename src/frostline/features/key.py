@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import PIL
 import torch
 
-from frostline._digest import settings_digest
+from frostline._digest import bytes_digest, settings_digest
 from frostline.backbone.network import Backbone
+from frostline.data.views import PLAIN, View
 
 BATCH = 16
 """Images a forward pass. Fixed, and part of the key: another batch shape may round differently in the last bit."""
 
-_FORMAT = 1
+_FORMAT = 2
 _DECODE_RULES = 1  # of data/decode.py: raise it whenever a verdict or a pixel changes there
 
 
@@ -31,23 +32,29 @@ class FeatureKey:
     digest: str
 
 
-def feature_key(backbone: Backbone, *, cut: str, precision: str, device: torch.device) -> FeatureKey:
+def feature_key(
+    backbone: Backbone, *, cut: str, weights: str, precision: str, device: torch.device, view: View = PLAIN, code: str = ""
+) -> FeatureKey:
     """The key of one prefix on one kind of machine.
 
     Args:
-        backbone: its weights' digest, architecture and preprocessing are taken.
+        backbone: its architecture and preprocessing are taken.
         cut: name of the place in the network whose output is cached.
+        weights: SHA-256 over the prefix's weights, as they are now.
         precision: ``fp32`` or ``bf16``.
         device: only its kind counts.
+        view: which view of each image.
+        code: the prefix as text, where it is not the whole backbone.
     """
     settings: dict[str, object] = {
         "format": _FORMAT,
         "backbone": backbone.name,
         "architecture": backbone.architecture,
-        "weights": backbone.digest,
+        "weights": weights,
         "cut": cut,
+        "code": bytes_digest(code.encode()),
         "preprocess": backbone.preprocess.settings(),
-        "view": "plain",
+        "view": view.settings(),
         "precision": precision,
         "engine": f"eager channels-last batch {BATCH} {device.type} torch {torch.__version__}",
         "decoder": f"rules {_DECODE_RULES}, Pillow {PIL.__version__}",

@@ -1,6 +1,24 @@
 """Training: a generator of events over cached features or images."""
 
-from frostline.fitting.events import EpochDone, Event, FeaturesReady, Finished, Planned, Stopped
-from frostline.fitting.job import Compute, fit
+from frostline.fitting.events import EpochDone, Event, FeaturesReady, Finished, PhaseDone, Planned, StepDone, Stopped
+from frostline.fitting.hyper import Options
+from frostline.fitting.job import fit
+from frostline.fitting.phases import Phase
+from frostline.fitting.prepare import Compute
+from frostline.fitting.snapshot import Snapshot
 
-__all__ = ["Compute", "EpochDone", "Event", "FeaturesReady", "Finished", "Planned", "Stopped", "fit"]
+__all__ = [
+    "Compute",
+    "EpochDone",
+    "Event",
+    "FeaturesReady",
+    "Finished",
+    "Options",
+    "Phase",
+    "PhaseDone",
+    "Planned",
+    "Snapshot",
+    "StepDone",
+    "Stopped",
+    "fit",
+]

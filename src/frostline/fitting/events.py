@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from frostline.features.extract import Extracted, FeatureProgress
+from frostline.fitting.guard import Guards
 from frostline.fitting.hyper import Hyper
+from frostline.fitting.snapshot import Snapshot
 from frostline.freeze.audit import Audit
 from frostline.freeze.cut import Cut
 from frostline.freeze.plan import ResolvedPlan
@@ -16,8 +19,20 @@ from frostline.freeze.plan import ResolvedPlan
 
 @dataclass(frozen=True)
 class Planned:
-    """The plan was applied; nothing was computed yet."""
+    """A phase was planned; nothing was computed for it yet.
 
+    Attributes:
+        phase: its name.
+        number: counted from 1.
+        phases: how many there are.
+        resolved: what is trained and what frozen.
+        cut: where the frozen part ends.
+        hyper: its settings.
+    """
+
+    phase: str
+    number: int
+    phases: int
     resolved: ResolvedPlan
     cut: Cut
     hyper: Hyper
@@ -39,11 +54,27 @@ class FeaturesReady:
 
 
 @dataclass(frozen=True)
+class StepDone:
+    """One step of training, or one batch of validation.
+
+    Attributes:
+        step: steps done in this epoch.
+        steps: steps of an epoch.
+        snapshot: makes a copy of everything it takes to go on from here.
+    """
+
+    step: int
+    steps: int
+    snapshot: Callable[[], Snapshot]
+
+
+@dataclass(frozen=True)
 class EpochDone:
     """One pass over the training images.
 
     Attributes:
-        epoch: counted from 1.
+        phase: the name of the phase.
+        epoch: counted from 1 in each phase.
         train_loss: mean over the epoch's batches while the weights moved.
         train_accuracy: likewise.
         val_loss: log loss on the validation images after the epoch, or None without any.
@@ -52,6 +83,7 @@ class EpochDone:
         seconds: wall time of the epoch.
     """
 
+    phase: str
     epoch: int
     train_loss: float
     train_accuracy: float
@@ -63,25 +95,56 @@ class EpochDone:
 
 @dataclass(frozen=True)
 class Stopped:
-    """Training ended before its last epoch.
+    """A phase ended before its last epoch.
 
     Attributes:
+        phase: the name of the phase.
         epoch: the epoch after which, or in which, it stopped.
         why: in words.
     """
 
+    phase: str
     epoch: int
     why: str
 
 
 @dataclass(frozen=True)
-class Finished:
-    """The model holds the weights of the best epoch and the frozen layers have been proved unchanged.
+class PhaseDone:
+    """A phase has ended; the model holds the best weights so far and frozen layers have been proved unchanged.
 
     Attributes:
-        best_epoch: counted from 1.
+        phase: its name.
+        kept: whether it helped; False where its weights were undone.
+        best_epoch: the epoch whose weights it offered, counted from 1.
         epochs: epochs that were run.
+        loss_before: validation loss it started from; None in the first phase and without validation images.
+        loss_after: the lowest it reached.
+        alpha: share of its own weights where they were mixed with those it started from (WiSE-FT); None where they were not.
         audit: the proof.
+        seconds: wall time of its training, without the features.
+    """
+
+    phase: str
+    kept: bool
+    best_epoch: int
+    epochs: int
+    loss_before: float | None
+    loss_after: float | None
+    alpha: float | None
+    audit: Audit
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The model holds the weights that were best; no frozen layer changed.
+
+    Attributes:
+        best_epoch: of the phase that was kept last, counted from 1.
+        epochs: epochs that were run, in all phases.
+        resolved: what was trained and what frozen in the phase that was kept last.
+        audit: the proof, over all phases.
+        guards: signs of overfitting and of forgetting.
         train_logits: ``(N, classes)`` of the training images.
         train_labels: ``(N,)``.
         val_logits: of the validation images, or None without any.
@@ -91,7 +154,9 @@ class Finished:
 
     best_epoch: int
     epochs: int
+    resolved: ResolvedPlan
     audit: Audit
+    guards: Guards
     train_logits: torch.Tensor
     train_labels: torch.Tensor
     val_logits: torch.Tensor | None
@@ -99,4 +164,4 @@ class Finished:
     seconds: float
 
 
-Event = Planned | FeatureProgress | FeaturesReady | EpochDone | Stopped | Finished
+Event = Planned | FeatureProgress | FeaturesReady | StepDone | EpochDone | Stopped | PhaseDone | Finished

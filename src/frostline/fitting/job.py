@@ -1,48 +1,30 @@
-"""Fit a model under a freeze plan: freeze, run the prefix once, train the rest, prove that nothing else moved."""
+"""Fit a model under a freeze plan, phase by phase: the calls in order."""
 
 from __future__ import annotations
 
-import tempfile
-import time
-from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-
-import torch
 
 from frostline._device import resolve_device
 from frostline.data.manifest import Manifest
 from frostline.data.read import read_data
-from frostline.errors import DataError
-from frostline.features.extract import Prefix, ensure_features
+from frostline.data.views import Views
+from frostline.errors import RecipeError
 from frostline.features.images import ImageSet
-from frostline.features.key import feature_key
-from frostline.features.store import FeatureStore
-from frostline.fitting.events import EpochDone, Event, FeaturesReady, Finished, Planned, Stopped
-from frostline.fitting.hyper import Hyper, default_hyper, override
-from frostline.fitting.loop import logits_of, train
-from frostline.fitting.optim import make_optimizer
-from frostline.fitting.sources import FeatureRows, ImageRows, Source
-from frostline.freeze import FreezePlan, ResolvedPlan, audit, find_cut, fingerprint
-from frostline.heads.contract import InputScale
+from frostline.fitting.events import Event, Finished
+from frostline.fitting.forget import forgetting_of, originals
+from frostline.fitting.guard import Guards, overfitting
+from frostline.fitting.hyper import Options
+from frostline.fitting.ledger import Ledger
+from frostline.fitting.loop import logits_of
+from frostline.fitting.phase import Given, Job, Trained, run_phase
+from frostline.fitting.phases import Phase, phases_of
+from frostline.fitting.prepare import Compute, Labelled
+from frostline.fitting.snapshot import Snapshot
+from frostline.freeze import FreezePlan, ResolvedPlan
 from frostline.model import TransferModel
 
 Images = ImageSet | Manifest | Path | str
-
-
-@dataclass(frozen=True)
-class Compute:
-    """How the work is done; none of it changes what is learnt beyond rounding.
-
-    Attributes:
-        cache: folder of the feature cache; None computes the frozen part anew in every epoch.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
-        precision: ``auto`` (fp32), ``fp32`` or ``bf16``, of the frozen prefix.
-    """
-
-    cache: Path | None = None
-    device: str = "auto"
-    precision: str = "auto"
 
 
 def fit(
@@ -51,13 +33,17 @@ def fit(
     train_images: Images,
     val_images: Images | None = None,
     *,
+    strategy: str | Sequence[Phase] = "plain",
     epochs: int | None = None,
     batch_size: int | None = None,
     lr: float | None = None,
     backbone_lr: float | None = None,
     weight_decay: float | None = None,
+    options: Options = Options(),
+    views: Views = Views(),
     seed: int = 0,
     compute: Compute = Compute(),
+    resume: Snapshot | None = None,
 ) -> Iterator[Event]:
     """Train ``model`` under ``plan``; a generator of events, nothing happens until it is iterated.
 
@@ -66,135 +52,79 @@ def fit(
         plan: what is trained.
         train_images: a folder of class folders, a manifest, or an :class:`ImageSet`.
         val_images: likewise, with the same classes; chooses the epoch that is kept. None keeps the last.
-        epochs: passes over the training images; like the four after it, by default from the documented rule
+        strategy: ``plain``, ``lp-ft``, ``gradual``, or phases of one's own.
+        epochs: passes over the training images, of each phase; like the four after it, by default from the documented rule
             (:func:`frostline.fitting.hyper.default_hyper`).
-        batch_size: images a step.
+        batch_size: images a batch.
         lr: peak learning rate of the head.
         backbone_lr: peak learning rate of unfrozen backbone layers.
         weight_decay: of AdamW, on matrices and kernels only.
-        seed: of the order of images and of layers that draw.
+        options: what is added to plain training.
+        views: augmentation of the training images.
+        seed: of the order of images and of everything that is drawn.
         compute: cache, device and precision.
+        resume: go on from a snapshot of the same job; ``model`` is given as it was before that began.
 
     Yields:
-        :class:`Planned`, :class:`FeatureProgress`, :class:`FeaturesReady`, then one :class:`EpochDone` an epoch, and
-        :class:`Finished` at the end.
+        For each phase :class:`Planned`, :class:`FeatureProgress`, :class:`FeaturesReady`, many :class:`StepDone`, one
+        :class:`EpochDone` an epoch and :class:`PhaseDone`; :class:`Finished` at the end.
 
     Raises:
-        PlanError: nothing would be trained.
+        PlanError: nothing would be trained, or the strategy does not fit the plan.
+        RecipeError: an option is out of range, or the loss is no number from the start.
         DataError: an image list is empty once what is no image has been left out.
         AuditError: a frozen tensor changed (a bug).
     """
+    options.check()
+    if options.wise and (strategy == "plain" or val_images is None):
+        raise RecipeError(
+            "there is nothing to mix with: weights of one phase are mixed with those of the phase before, by validation images",
+            where="--wise",
+            advice="use it with --strategy lp-ft or gradual",
+        )
     device = resolve_device(compute.device)
     model.to(device)
-    resolved = plan.apply(model)
-    cut = find_cut(resolved)
-    train_set = _image_set(train_images)
-    val_set = None if val_images is None else _image_set(val_images)
-    rule = _rule(model, len(train_set), resolved)
-    hyper = override(rule, epochs=epochs, batch_size=batch_size, lr=lr, backbone_lr=backbone_lr, weight_decay=weight_decay)
-    yield Planned(resolved, cut, hyper)
+    phases = phases_of(strategy, plan, model.backbone)
+    plans = [phase.plan.resolve(model) for phase in phases]
+    given = Given(epochs, batch_size, lr, backbone_lr, weight_decay, options, views, seed)
+    job = Job(model, device, compute, given, len(phases), originals(model, plans))
+    images = Labelled(_image_set(train_images), None if val_images is None else _image_set(val_images))
+    ledger = Ledger() if resume is None else Ledger.of(resume.facts["ledger"])
+    trained: Trained | None = None
+    for phase in phases[ledger.phase :]:
+        trained = yield from run_phase(job, phase, images, ledger, resume)
+        images, resume = trained.images, None
+    assert trained is not None  # phases_of gives at least one, and a snapshot is taken inside one
+    yield _finished(job, trained, ledger, plans[ledger.kept])
 
-    before = fingerprint(model, resolved)
-    sources = yield from _sources(model, train_set, val_set, cut.cached, compute, device)
-    module = model.head if isinstance(sources.train, FeatureRows) else model
-    began = time.perf_counter()
-    optimizer = make_optimizer(model, resolved, hyper)
-    best_epoch, epochs_run = yield from _counted(train(module, optimizer, sources.train, sources.val, hyper, seed))
-    seconds = time.perf_counter() - began
-    proof = audit(before, fingerprint(model, resolved))
-    proof.check()
-    yield Finished(
-        best_epoch,
-        epochs_run,
-        proof,
-        logits_of(module, sources.train),
-        sources.train.labels.cpu(),
-        None if sources.val is None else logits_of(module, sources.val),
-        None if sources.val is None else sources.val.labels.cpu(),
-        seconds,
+
+def _finished(job: Job, trained: Trained, ledger: Ledger, resolved: ResolvedPlan) -> Finished:
+    train, val = trained.sources.train, trained.sources.val
+    train_logits, train_labels = logits_of(trained.module, train, trained.eval_batch), train.labels.cpu()
+    val_logits = None if val is None else logits_of(trained.module, val, trained.eval_batch)
+    val_labels = None if val is None else val.labels.cpu()
+    fit = None
+    if val_logits is not None and val_labels is not None:
+        rights = [int((logits.argmax(1) == labels).sum()) for logits, labels in ((train_logits, train_labels), (val_logits, val_labels))]
+        fit = overfitting(rights[0], len(train_labels), rights[1], len(val_labels))
+    held_out = trained.images.train if trained.images.val is None else trained.images.val
+    forgot = forgetting_of(job.model, job.original, held_out) if job.original else None
+    guards = Guards(fit, forgot)
+    return Finished(
+        ledger.best_epoch,
+        ledger.epochs,
+        resolved,
+        ledger.audit,
+        guards,
+        train_logits,
+        train_labels,
+        val_logits,
+        val_labels,
+        ledger.seconds,
     )
-
-
-def _rule(model: TransferModel, images: int, resolved: ResolvedPlan) -> Hyper:
-    scale = _scale(model)
-    features = 0 if scale is None else scale.mean.numel()
-    kind = type(model.head).__name__.removesuffix("Head").lower()
-    return default_hyper(images=images, features=features, classes=model.num_classes, head=kind, backbone_trained=resolved.backbone_trained)
-
-
-def _counted(loop: Generator[EpochDone | Stopped, None, int]) -> Generator[Event, None, tuple[int, int]]:
-    """Pass the loop's events on; gives the epoch that was kept and the number of epochs run."""
-    epochs = 0
-
-    def counting() -> Generator[EpochDone | Stopped, None, int]:
-        nonlocal epochs
-        while True:
-            try:
-                event = next(loop)
-            except StopIteration as end:
-                return int(end.value)
-            epochs = event.epoch
-            yield event
-
-    best = yield from counting()
-    return best, epochs
-
-
-@dataclass(frozen=True)
-class _Sources:
-    train: Source
-    val: Source | None
-
-
-def _sources(
-    model: TransferModel,
-    train_set: ImageSet,
-    val_set: ImageSet | None,
-    cached: bool,
-    compute: Compute,
-    device: torch.device,
-) -> Generator[Event, None, _Sources]:
-    """Run the backbone once over all images, fit the head's scaling to the result, and choose where batches come from."""
-    everything = train_set if val_set is None else train_set + val_set
-    precision = "fp32" if compute.precision == "auto" else compute.precision
-    key = feature_key(model.opened, cut="backbone", precision=precision, device=device)
-    prefix = Prefix(model.backbone, model.opened.preprocess, device, precision)
-    with tempfile.TemporaryDirectory(prefix="frostline-") as scratch:
-        store = FeatureStore.open(compute.cache or Path(scratch), key)
-        extracted = yield from ensure_features(store, key, prefix, everything)
-        skipped = tuple((p, store.skipped[d]) for p, d in zip(everything.paths, everything.digests, strict=True) if d in store.skipped)
-        train_set = _usable(train_set, store.skipped, "training")
-        val_set = None if val_set is None else _usable(val_set, store.skipped, "validation")
-        features = FeatureRows(store.gather(train_set.digests).to(device), torch.tensor(train_set.labels, device=device))
-        scale = _scale(model)
-        if scale is not None:
-            scale.measure(features.features)
-        yield FeaturesReady(extracted, store.bytes_of(everything.digests), skipped)
-        if cached and compute.cache is not None:
-            val = (
-                None
-                if val_set is None
-                else FeatureRows(store.gather(val_set.digests).to(device), torch.tensor(val_set.labels, device=device))
-            )
-            return _Sources(features, val)
-    preprocess = model.opened.preprocess
-    return _Sources(ImageRows(train_set, preprocess, device), None if val_set is None else ImageRows(val_set, preprocess, device))
-
-
-def _scale(model: TransferModel) -> InputScale | None:
-    return next((m for m in model.head.modules() if isinstance(m, InputScale)), None)
 
 
 def _image_set(images: Images) -> ImageSet:
     if isinstance(images, ImageSet):
         return images
     return ImageSet.of(images if isinstance(images, Manifest) else read_data(Path(images)))
-
-
-def _usable(images: ImageSet, skipped: dict[str, str], what: str) -> ImageSet:
-    left = images.without(skipped)
-    if not len(left):
-        raise DataError(f"none of the {len(images)} {what} files is an image that can be read")
-    if what == "training" and (lost := sorted(set(images.labels) - set(left.labels))):
-        raise DataError(f"class number {lost[0]} has no readable training image left")
-    return left

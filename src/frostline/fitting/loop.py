@@ -4,66 +4,95 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
 
 from frostline._rng import permutation, seeded
 from frostline.errors import RecipeError
-from frostline.fitting.events import EpochDone, Stopped
+from frostline.fitting.average import MovingAverage
+from frostline.fitting.events import EpochDone, StepDone, Stopped
 from frostline.fitting.hyper import Hyper
+from frostline.fitting.objective import Objective
 from frostline.fitting.optim import set_rates
 from frostline.fitting.schedule import warmup_cosine
+from frostline.fitting.snapshot import Progress, Snapshot
 from frostline.fitting.sources import Source, in_order, merge_last
 from frostline.freeze.apply import evaluating, set_mode
 
-EVAL_BATCH = 256
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What one phase trains, and on what.
+
+    Attributes:
+        phase: its name.
+        number: counted from 0; part of the seeds.
+        module: takes the sources' batches and gives logits ``(n, classes)``.
+        changing: every tensor that training may change, by its name in the whole model: trained weights and awake statistics.
+        trained: the trained weights among them.
+        train: training batches and labels.
+        val: validation batches and labels; without it the last epoch is kept.
+        hyper: epochs, batch size, warm-up and patience.
+        objective: the loss.
+        seed: the order of images and all draws are functions of it, of the phase, epoch and step.
+        eval_batch: images a batch of validation.
+    """
+
+    phase: str
+    number: int
+    module: nn.Module
+    changing: dict[str, torch.Tensor]
+    trained: dict[str, nn.Parameter]
+    train: Source
+    val: Source | None
+    hyper: Hyper
+    objective: Objective
+    seed: int
+    eval_batch: int = 256
 
 
-@dataclass
-class Best:
-    """The best epoch so far and a copy of everything that training may change, as it was then."""
-
-    epoch: int = 0
-    loss: float = math.inf
-    state: dict[str, torch.Tensor] = field(default_factory=dict[str, torch.Tensor])
+LoopEvent = StepDone | EpochDone | Stopped
 
 
 def train(
-    module: nn.Module, optimizer: torch.optim.Optimizer, source: Source, val: Source | None, hyper: Hyper, seed: int
-) -> Generator[EpochDone | Stopped, None, int]:
-    """Train ``module`` on ``source``; it ends with the weights of the epoch with the lowest validation loss.
+    task: Task, optimizer: torch.optim.Optimizer, progress: Progress, snapshot: Callable[[Progress], Snapshot]
+) -> Generator[LoopEvent, None, None]:
+    """Run a phase from where ``progress`` stands; it ends with the weights of the epoch with the lowest validation loss.
 
     Args:
-        module: takes the source's batches and gives logits ``(n, classes)``; only what the optimizer holds is changed.
-        optimizer: over the trainable parameters; each group has its ``peak`` rate.
-        source: training batches and labels.
-        val: validation batches and labels; without it the last epoch is kept.
-        hyper: epochs, batch size, warm-up and patience.
-        seed: the order of the images and the layers' own draws are functions of it and the epoch.
+        task: what is trained.
+        optimizer: over the trained weights; each group has its ``peak`` rate.
+        progress: where the phase stands; kept up to date.
+        snapshot: makes a copy of everything it takes to go on.
 
     Yields:
-        One event an epoch, and one more if it stops early.
-
-    Returns:
-        The epoch whose weights were kept, counted from 1.
+        :class:`StepDone` after every step and every batch of validation, :class:`EpochDone` after every epoch, and one
+        :class:`Stopped` if it ends early.
 
     Raises:
         RecipeError: the loss became NaN or infinite before any epoch was done.
     """
-    best = Best()
-    for epoch in range(hyper.epochs):
+    average = MovingAverage(task.objective.options.ema, task.trained, progress.average)
+    while progress.epoch < task.hyper.epochs and progress.stale < task.hyper.patience:
         began = time.perf_counter()
-        with seeded(seed, "layers", epoch):
-            loss, accuracy, bad_step = _one_epoch(module, optimizer, source, hyper, seed, epoch)
+        bad_step = yield from _one_epoch(task, optimizer, average, progress, snapshot)
         if bad_step is not None:
-            yield _diverged(module, best, epoch + 1, bad_step, optimizer)
-            return best.epoch
-        val_loss, val_accuracy = _validate(module, val)
+            yield _diverged(task, progress, bad_step, optimizer)
+            break
+        loss, accuracy = progress.loss_sum, progress.right / len(task.train.labels)
+        give = partial(snapshot, progress)
+        if task.objective.options.ema:  # while averages take the weights' place, the weights are in this one copy
+            give = partial(_same, snapshot(progress))
+        with average.in_place():
+            val_loss, val_accuracy = yield from _validate(task, give)
+            close_epoch(task, progress, val_loss, val_accuracy)
         yield EpochDone(
-            epoch + 1,
+            task.phase,
+            progress.epoch,
             loss,
             accuracy,
             val_loss,
@@ -71,61 +100,123 @@ def train(
             float(optimizer.param_groups[0]["lr"]),
             time.perf_counter() - began,
         )
-        if val_loss is None or val_loss < best.loss:
-            best = Best(epoch + 1, math.inf if val_loss is None else val_loss, _copy(module))
-        elif epoch + 1 - best.epoch >= hyper.patience:
-            yield Stopped(epoch + 1, f"validation loss did not fall for {hyper.patience} epochs")
-            break
-    module.load_state_dict(best.state, strict=False)
-    return best.epoch
+        if progress.stale >= task.hyper.patience and progress.epoch < task.hyper.epochs:
+            why = f"neither validation loss nor accuracy got better for {task.hyper.patience} epochs"
+            yield Stopped(task.phase, progress.epoch, why)
+    put_back(task.changing, progress.best)
 
 
 def _one_epoch(
-    module: nn.Module, optimizer: torch.optim.Optimizer, source: Source, hyper: Hyper, seed: int, epoch: int
-) -> tuple[float, float, int | None]:
-    """Mean loss and accuracy over an epoch; and the step at which the loss was no number, where that happened."""
-    labels = source.labels
-    parts = merge_last(list(permutation(len(labels), seed, epoch).split(hyper.batch_size)))
-    set_mode(module, training=True)
-    total, right = 0.0, 0
-    for step, (inputs, part) in enumerate(zip(source.batches(parts), parts, strict=True)):
-        set_rates(optimizer, warmup_cosine(epoch * len(parts) + step, hyper.epochs * len(parts), hyper.warmup_fraction))
-        logits: torch.Tensor = module(inputs)
-        loss = nn.functional.cross_entropy(logits, labels[part])
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            return value, 0.0, step
-        optimizer.zero_grad()
-        loss.backward()
+    task: Task,
+    optimizer: torch.optim.Optimizer,
+    average: MovingAverage,
+    progress: Progress,
+    snapshot: Callable[[Progress], Snapshot],
+) -> Generator[StepDone, None, int | None]:
+    """Train on every image once, from the step where ``progress`` stands; gives the step at which the loss was no number."""
+    labels, epoch = task.train.labels, progress.epoch
+    groups = steps_of(len(labels), task.hyper.batch_size, task.objective.options.accumulate, task.seed, epoch, task.number)
+    set_mode(task.module, training=True)
+    batches = task.train.batches([part for group in groups[progress.step :] for part in group], epoch)
+    for step, group in enumerate(groups[progress.step :], start=progress.step):
+        number = epoch * len(groups) + step
+        set_rates(optimizer, warmup_cosine(number, task.hyper.epochs * len(groups), task.hyper.warmup_fraction))
+        with seeded(task.seed, f"layers {task.number}", number):
+            loss, right = _accumulate(task, optimizer, batches, group, number)
+        if not math.isfinite(loss):
+            return step
+        if task.objective.options.clip_norm:
+            torch.nn.utils.clip_grad_norm_(list(task.trained.values()), task.objective.options.clip_norm)
         optimizer.step()
-        total += value * len(part)
+        average.update(number)
+        progress.step = step + 1
+        progress.loss_sum += loss * sum(len(part) for part in group) / len(labels)
+        progress.right += right
+        yield StepDone(step + 1, len(groups), partial(snapshot, progress))
+    return None
+
+
+def _accumulate(
+    task: Task,
+    optimizer: torch.optim.Optimizer,
+    batches: Iterator[torch.Tensor | tuple[torch.Tensor, ...]],
+    group: list[torch.Tensor],
+    number: int,
+) -> tuple[float, int]:
+    """Gradients of the mean loss over a group of batches; gives the loss and the number of images labelled right."""
+    labels, objective = task.train.labels, task.objective
+    optimizer.zero_grad()
+    weight = sum(objective.weight_of(labels[part]) for part in group)
+    total, right = 0.0, 0
+    for index, part in enumerate(group):
+        loss, logits = objective.loss(task.module, next(batches), labels[part], number * objective.options.accumulate + index)
+        loss = loss / weight
+        total += float(loss.detach())
+        if not math.isfinite(total):
+            break
+        loss.backward()
         right += int((logits.detach().argmax(1) == labels[part]).sum())
-    return total / len(labels), right / len(labels), None
+    pull = objective.pull(task.trained)
+    if pull is not None and math.isfinite(total):
+        pull.backward()
+    return total, right
 
 
-def logits_of(module: nn.Module, source: Source) -> torch.Tensor:
-    """Logits of every image, in order: ``(N, classes)`` float32 on the CPU."""
-    with evaluating(module), torch.inference_mode():
-        parts = in_order(len(source.labels), EVAL_BATCH)
-        return torch.cat([module(inputs).to(torch.float32).cpu() for inputs in source.batches(parts)])
+def steps_of(count: int, batch_size: int, accumulate: int, seed: int, epoch: int, phase: int) -> list[list[torch.Tensor]]:
+    """The steps of an epoch, each a list of batches of indices; every index is in exactly one."""
+    parts = merge_last(list(permutation(count, seed, epoch, phase).split(batch_size)))
+    return [parts[start : start + accumulate] for start in range(0, len(parts), accumulate)]
 
 
-def _validate(module: nn.Module, val: Source | None) -> tuple[float | None, float | None]:
-    if val is None:
+def _same(snapshot: Snapshot) -> Snapshot:
+    return snapshot
+
+
+def _validate(task: Task, give: Callable[[], Snapshot]) -> Generator[StepDone, None, tuple[float | None, float | None]]:
+    if task.val is None:
         return None, None
-    logits, labels = logits_of(module, val), val.labels.cpu()
+    parts = in_order(len(task.val.labels), task.eval_batch)
+    found: list[torch.Tensor] = []
+    inputs = task.val.batches(parts)
+    for number in range(len(parts)):
+        with evaluating(task.module), torch.inference_mode():
+            found.append(task.module(next(inputs)).to(torch.float32).cpu())
+        if len(parts) > 1:
+            yield StepDone(number + 1, len(parts), give)
+    logits, labels = torch.cat(found), task.val.labels.cpu()
     return float(nn.functional.cross_entropy(logits, labels)), float((logits.argmax(1) == labels).double().mean())
 
 
-def _copy(module: nn.Module) -> dict[str, torch.Tensor]:
-    """Everything training may change; frozen parameters need no copy."""
-    frozen = {n for n, p in module.named_parameters() if not p.requires_grad}
-    return {n: t.detach().clone() for n, t in module.state_dict().items() if n not in frozen}
+def logits_of(module: nn.Module, source: Source, eval_batch: int = 256) -> torch.Tensor:
+    """Logits of every image, in order: ``(N, classes)`` float32 on the CPU."""
+    with evaluating(module), torch.inference_mode():
+        parts = in_order(len(source.labels), eval_batch)
+        return torch.cat([module(inputs).to(torch.float32).cpu() for inputs in source.batches(parts)])
 
 
-def _diverged(module: nn.Module, best: Best, epoch: int, step: int, optimizer: torch.optim.Optimizer) -> Stopped:
-    where = f"the loss became NaN or infinite in epoch {epoch}, step {step + 1}"
-    if not best.epoch:
+def close_epoch(task: Task, progress: Progress, val_loss: float | None, val_accuracy: float | None) -> None:
+    """Count the epoch, keep its weights if they are the best, and count the epochs since anything got better."""
+    progress.epoch += 1
+    progress.step, progress.loss_sum, progress.right = 0, 0.0, 0
+    better_loss = val_loss is None or progress.best_loss is None or val_loss < progress.best_loss
+    better_accuracy = val_accuracy is not None and (progress.best_accuracy is None or val_accuracy > progress.best_accuracy)
+    if better_loss:
+        progress.best_epoch, progress.best_loss = progress.epoch, val_loss
+        progress.best = {n: t.detach().clone() for n, t in task.changing.items()}
+    if better_accuracy:
+        progress.best_accuracy = val_accuracy
+    progress.stale = 0 if better_loss or better_accuracy else progress.stale + 1
+
+
+@torch.no_grad()
+def put_back(tensors: dict[str, torch.Tensor], values: dict[str, torch.Tensor]) -> None:
+    """Copy values into tensors of the same names, in place."""
+    for name, value in values.items():
+        tensors[name].copy_(value)
+
+
+def _diverged(task: Task, progress: Progress, step: int, optimizer: torch.optim.Optimizer) -> Stopped:
+    where = f"the loss became NaN or infinite in epoch {progress.epoch + 1}, step {step + 1}"
+    if not progress.best_epoch:
         raise RecipeError(where, where=f"--lr {optimizer.param_groups[0]['peak']:g}", advice="try a tenth of it")
-    module.load_state_dict(best.state, strict=False)
-    return Stopped(epoch, f"{where}; epoch {best.epoch} was kept, try a lower learning rate")
+    return Stopped(task.phase, progress.epoch + 1, f"{where}; epoch {progress.best_epoch} was kept, try a lower learning rate")

@@ -1,70 +1,121 @@
-"""Where training takes its batches from: cached features in memory, or images decoded anew."""
+"""Where training takes its batches from: cached features in memory, or images that go through the frozen prefix anew."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 
-from frostline.backbone.preprocess import Preprocess
+from frostline._rng import stream
+from frostline.data.views import PLAIN, View
 from frostline.errors import DecodeError
-from frostline.features.extract import pixel_batches
+from frostline.features.extract import Prefix, pixel_batches
 from frostline.features.images import ImageSet
+from frostline.fitting.objective import Inputs
+from frostline.freeze.crossing import Layout
 
 
 class Source(Protocol):
-    """Inputs and labels of a set of images."""
+    """What a suffix is trained or judged on."""
 
     @property
     def labels(self) -> torch.Tensor:
-        """Class indices: ``(N,)`` int64."""
+        """Class indices: ``(N,)`` int64, on the device of training."""
         ...
 
-    def batches(self, parts: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
-        """The inputs of each part (a vector of indices) in turn, on the device of training."""
+    def batches(self, parts: Sequence[torch.Tensor], epoch: int | None = None) -> Iterator[Inputs]:
+        """The suffix's inputs for each part (a vector of indices) in turn; ``epoch`` chooses among views, None the first."""
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FeatureRows:
-    """Features ``(N, ...)`` of a frozen prefix, in memory."""
+    """Features in memory, packed: for each view one matrix ``(N, size)``.
 
-    features: torch.Tensor
+    Attributes:
+        views: the matrices; in epoch ``e`` image ``i`` is seen in view ``(e + i') mod K``, where ``i'`` is a seeded place.
+        labels: ``(N,)`` int64, on the device of training.
+        layout: what a row holds.
+        seed: of the places.
+    """
+
+    views: tuple[torch.Tensor, ...]
     labels: torch.Tensor
+    layout: Layout
+    seed: int = 0
 
-    def batches(self, parts: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
+    def batches(self, parts: Sequence[torch.Tensor], epoch: int | None = None) -> Iterator[Inputs]:
         """Rows, by index."""
+        shift = None if epoch is None or len(self.views) == 1 else view_numbers(len(self.labels), self.seed, epoch, len(self.views))
         for part in parts:
-            yield self.features[part]
+            rows = self.views[0][part] if shift is None else self._chosen(part, shift[part])
+            tensors = self.layout.unpack(rows.to(self.labels.device, non_blocking=True))
+            yield tensors[0] if len(tensors) == 1 else tensors
+
+    def _chosen(self, part: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
+        rows = self.views[0][part]
+        for index, view in enumerate(self.views[1:], start=1):
+            rows[which == index] = view[part[which == index]]
+        return rows
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ImageRows:
-    """Images, decoded each time they are asked for, one batch ahead of the network."""
+    """Images, decoded each time they are asked for, one batch ahead of the network.
+
+    Attributes:
+        images: the files.
+        prefix: what they go through.
+        view: what the view of each epoch is made from; plain shows every image as it is.
+        count: number of different views, that epochs go round as in :class:`FeatureRows`; 0 makes a new one every epoch.
+        whole: there is no prefix: the images themselves are given, normalised ``(n, 3, H, W)``.
+    """
 
     images: ImageSet
-    preprocess: Preprocess
-    device: torch.device
+    prefix: Prefix
+    view: View = PLAIN
+    count: int = 0
+    whole: bool = False
 
     @property
     def labels(self) -> torch.Tensor:
         """Class indices: ``(N,)`` int64."""
-        return torch.tensor(self.images.labels, device=self.device)
+        return torch.tensor(self.images.labels, device=self.prefix.device)
 
-    def batches(self, parts: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
-        """Normalised images ``(n, 3, H, W)``."""
-        order = torch.cat(list(parts)).tolist()
+    def batches(self, parts: Sequence[torch.Tensor], epoch: int | None = None) -> Iterator[Inputs]:
+        """What the prefix makes of the images."""
+        order = torch.cat(list(parts)).tolist() if parts else []
+        numbers = self._numbers(epoch)
         decoded = pixel_batches(
             [self.images.paths[i] for i in order],
-            self.preprocess,
+            self.prefix.preprocess,
             [len(p) for p in parts],
             [self.images.digests[i] for i in order],
+            [PLAIN if numbers is None else replace(self.view, index=int(numbers[i])) for i in order],
         )
         for batch in decoded:
-            pictures = [_must(picture) for picture in batch]
-            yield self.preprocess.normalise(torch.stack(pictures).to(self.device)).contiguous(memory_format=torch.channels_last)
+            pixels = torch.stack([_must(picture) for picture in batch])
+            if self.whole:
+                images = self.prefix.preprocess.normalise(pixels.to(self.prefix.device))
+                yield images.contiguous(memory_format=torch.channels_last)
+                continue
+            tensors = self.prefix.layout.unpack(self.prefix(pixels).to(self.prefix.device))
+            yield tensors[0] if len(tensors) == 1 else tensors
+
+    def _numbers(self, epoch: int | None) -> torch.Tensor | None:
+        """The number of the view of each image; None for plain ones."""
+        if self.view.plain or (epoch is None and not self.count):
+            return None
+        if epoch is None or self.count == 1:
+            return torch.zeros(len(self.images), dtype=torch.int64)
+        return view_numbers(len(self.images), self.view.seed, epoch, self.count) if self.count else torch.full((len(self.images),), epoch)
+
+
+def view_numbers(count: int, seed: int, epoch: int, views: int) -> torch.Tensor:
+    """Which of ``views`` views each of ``count`` images is seen in: ``(count,)`` int64; they go round, each from its own place."""
+    return (torch.randperm(count, generator=stream(seed, "views")) + epoch) % views
 
 
 def in_order(count: int, size: int) -> list[torch.Tensor]:

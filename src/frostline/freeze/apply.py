@@ -45,15 +45,20 @@ def set_mode(module: nn.Module, *, training: bool) -> None:
 
 
 @contextlib.contextmanager
-def evaluating(module: nn.Module) -> Iterator[nn.Module]:
-    """Run a block with ``module`` in eval mode and give every submodule its own mode back afterwards."""
+def in_mode(module: nn.Module, *, training: bool) -> Iterator[nn.Module]:
+    """Run a block with ``module`` in one mode (pinned modules stay in eval mode); every submodule has its own back afterwards."""
     before = {child: child.training for child in module.modules()}
-    module.eval()
+    module.train(training)
     try:
         yield module
     finally:
         for child, mode in before.items():
             child.training = mode
+
+
+def evaluating(module: nn.Module) -> contextlib.AbstractContextManager[nn.Module]:
+    """Run a block with ``module`` in eval mode and give every submodule its own mode back afterwards."""
+    return in_mode(module, training=False)
 
 
 def _train_pinned(module: nn.Module, mode: bool = True) -> nn.Module:

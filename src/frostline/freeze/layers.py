@@ -79,6 +79,11 @@ def is_norm(module: nn.Module) -> bool:
     return "Norm" in type(module).__name__ and not any(True for _ in module.children())
 
 
+def norm_parameters(module: nn.Module) -> set[str]:
+    """Names of the parameters that norm layers hold, whatever their shape."""
+    return {f"{name}.{p}".lstrip(".") for name, child in module.named_modules() if is_norm(child) for p, _ in child.named_parameters()}
+
+
 def _blocks(module: nn.Module) -> list[Block]:
     found: list[Block] = []
     for name, child in _units(module, ""):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
+import torch
 from torch import nn
 
 from frostline.errors import PlanError
@@ -28,6 +30,15 @@ class HasBackboneAndHead(Protocol):
     @property
     def head(self) -> nn.Module:
         """The new part."""
+        ...
+
+
+@runtime_checkable
+class HasExample(Protocol):
+    """A network that knows what its inputs look like."""
+
+    def example(self, batch: int = 1) -> torch.Tensor:
+        """A batch of inputs."""
         ...
 
 
@@ -133,11 +144,19 @@ class FreezePlan:
         freeze(module, trainable=resolved.trainable, pinned=resolved.pinned)
         return resolved
 
-    def describe(self, module: nn.Module) -> str:
-        """A table in plain text: block, parameters, frozen or trainable; and where the cut is."""
+    def describe(self, module: nn.Module, example: torch.Tensor | None = None) -> str:
+        """A table in plain text: block, parameters, frozen or trainable; and where the cut is. ``module`` is not changed.
+
+        Args:
+            module: the network.
+            example: a batch of inputs ``(N, ...)``, to find the cut by; a :class:`frostline.TransferModel` has its own.
+        """
+        from frostline.freeze.cut import split
         from frostline.freeze.table import describe
 
-        return describe(module, self.resolve(module))
+        example = module.example(2) if example is None and isinstance(module, HasExample) else example
+        cut = None if example is None else split(copy.deepcopy(module), self, example).cut
+        return describe(module, self.resolve(module), cut)
 
 
 def _has_child(module: nn.Module, name: str) -> bool:

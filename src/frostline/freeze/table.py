@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from frostline.freeze.cut import find_cut
+from frostline.freeze.cut import Cut
 from frostline.freeze.layers import layers_of
 from frostline.freeze.plan import HasBackboneAndHead, ResolvedPlan
 
@@ -68,14 +68,14 @@ def rows(module: nn.Module, resolved: ResolvedPlan) -> tuple[LayerRow, ...]:
     return tuple(found)
 
 
-def describe(module: nn.Module, resolved: ResolvedPlan) -> str:
-    """The rows as plain text, and the cut in words."""
+def describe(module: nn.Module, resolved: ResolvedPlan, cut: Cut | None) -> str:
+    """The rows as plain text, and the cut in words where it is known."""
     table = rows(module, resolved)
     wide = max(len(r.name) for r in table)
     kind = max(len(r.kind) for r in table)
     lines = [f"{r.name:<{wide}}  {r.kind:<{kind}}  {r.parameters:>12,}  {r.state}" for r in table]
-    cut = find_cut(resolved)
     total = sum(r.trained for r in table)
-    lines.append(f"cut at {cut.name}: {cut.why}")
+    if cut is not None:
+        lines.append(f"cut at {cut.name}: {cut.why}")
     lines.append(f"{total:,} parameters trained, {sum(r.parameters for r in table) - total:,} frozen")
     return "\n".join(lines)

@@ -14,16 +14,39 @@ WEIGHTS = "model.safetensors"
 LABELS = "labels.json"
 PREPROCESS = "preprocess.json"
 ENVIRONMENT = "environment.json"
+IDENTITY = "identity.json"
+CHECKPOINTS = "checkpoints"
 
 
 def claim(folder: Path) -> None:
-    """Refuse a run directory that exists already and holds anything.
+    """Refuse a run directory that exists already and holds anything worth keeping.
 
     Raises:
-        RunError: it does.
+        RunError: it does; one that was begun and interrupted is to be gone on with.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RunError("exists already", where=folder, advice="give another --out, or remove it")
+    if not folder.exists():
+        return
+    held = {p.name for p in folder.iterdir()} if folder.is_dir() else {folder.name}
+    if folder.is_dir() and held <= {RECIPE, IDENTITY}:
+        return
+    if RECIPE in held and SUMMARY not in held:
+        raise RunError("holds a run that was interrupted", where=folder, advice=f"go on with --resume {folder}, or give another --out")
+    raise RunError("exists already", where=folder, advice="give another --out, or remove it")
+
+
+def check_begun(folder: Path) -> None:
+    """Refuse a folder that no run can be gone on with in.
+
+    Raises:
+        RunError: it is missing, was never begun, or is finished.
+    """
+    if not folder.is_dir():
+        raise RunError("no such run directory", where=folder, advice="give the folder of a run that was interrupted")
+    if (folder / SUMMARY).is_file():
+        raise RunError("is finished, there is nothing to go on with", where=folder, advice="train into another --out")
+    for name in (RECIPE, IDENTITY):
+        if not (folder / name).is_file():
+            raise RunError(f"is no run that was begun: {name} is missing", where=folder, advice="start it anew with frostline train DATA")
 
 
 def check_run(folder: Path) -> None:

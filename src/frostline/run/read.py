@@ -15,7 +15,8 @@ from frostline.backbone import Preprocess, open_backbone
 from frostline.errors import RunError
 from frostline.features.extract import Prefix, filled_up
 from frostline.features.key import BATCH
-from frostline.freeze.apply import freeze
+from frostline.freeze.apply import evaluating, freeze
+from frostline.freeze.crossing import Layout
 from frostline.model import TransferModel
 from frostline.recipe import Recipe, read_recipe
 from frostline.run import layout
@@ -43,13 +44,15 @@ class Run:
         """The trained backbone, all of it frozen by now, ready to run."""
         precision = "fp32" if self.recipe.precision == "auto" else self.recipe.precision
         self.model.to(device)
-        return Prefix(self.model.backbone, self.model.opened.preprocess, device, precision)
+        with evaluating(self.model), torch.inference_mode():
+            layout = Layout.of([self.model.backbone(self.model.example())])
+        return Prefix(self.model.backbone, self.model.opened.preprocess, device, layout, precision)
 
     def probabilities(self, prefix: Prefix, pixels: torch.Tensor) -> torch.Tensor:
         """``(N, 3, H, W)`` uint8 to ``(N, classes)`` float64, whatever the company: the batch shape is fixed for the head too."""
-        features = prefix(pixels).to(prefix.device)
+        rows = prefix(pixels).to(prefix.device)
         with torch.inference_mode():
-            logits = [self.model.head(filled_up(part))[: len(part)] for part in features.split(BATCH)]
+            logits = [self.model.head(prefix.layout.unpack(filled_up(part))[0])[: len(part)] for part in rows.split(BATCH)]
         return torch.cat(logits).cpu().double().softmax(1)
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from frostline.data.manifest import Manifest
-from frostline.fitting.events import Event, FeaturesReady, Finished, Planned, Stopped
+from frostline.fitting.events import Event, FeaturesReady, Finished, PhaseDone, Planned, Stopped
 from frostline.fitting.metrics import Scores, score
 from frostline.run.read import Run
 
@@ -27,37 +27,34 @@ def summarise(
     events: Sequence[Event],
     test: Scores | None,
     manifest: Manifest,
+    phases: Sequence[Mapping[str, Any]],
     leaks: Sequence[tuple[Path, Path]],
     timing: Timing,
 ) -> dict[str, Any]:
-    """Put the outcome together. Keys are the contract of ``train --json``."""
-    planned = next(e for e in events if isinstance(e, Planned))
-    ready = next(e for e in events if isinstance(e, FeaturesReady))
+    """Put the outcome together. Keys are the contract of ``train --json``.
+
+    Args:
+        run: recipe, classes and the trained model.
+        events: of this process; after ``--resume`` those from there on.
+        test: scores on test images, where there are any.
+        manifest: the images.
+        phases: :func:`phase_json` of every phase, those before a resume included.
+        leaks: copies of one image in two splits.
+        timing: of this process.
+    """
+    planned = [e for e in events if isinstance(e, Planned)]
+    ready = [e for e in events if isinstance(e, FeaturesReady)]
     finished = next(e for e in events if isinstance(e, Finished))
     stopped = [e.why for e in events if isinstance(e, Stopped)]
-    sizes = {n: p.numel() for n, p in run.model.named_parameters()}
-    opened, hyper = run.model.opened, planned.hyper
     total = timing.startup + timing.ended - timing.began
     return {
         "run": str(run.folder),
         "classes": list(run.classes),
-        "backbone": opened.name,
-        "weights": str(opened.report),
-        "unfreeze": run.recipe.unfreeze,
-        "unfrozen_blocks": list(planned.resolved.matched),
-        "head": run.recipe.head,
-        "strategy": run.recipe.strategy,
-        "trainable_parameters": sum(sizes[n] for n in planned.resolved.trainable),
-        "frozen_parameters": sum(sizes[n] for n in planned.resolved.frozen),
-        "epochs": hyper.epochs,
+        **_settings(run, planned[-1], finished),
+        "phases": list(phases),
         "epochs_run": finished.epochs,
         "best_epoch": finished.best_epoch,
-        "stopped": stopped[0] if stopped else None,
-        "batch_size": hyper.batch_size,
-        "lr": hyper.lr,
-        "backbone_lr": hyper.backbone_lr if planned.resolved.backbone_trained else None,
-        "weight_decay": hyper.weight_decay,
-        "seed": run.recipe.seed,
+        "stopped": stopped[-1] if stopped else None,
         "train": {
             "n": len(finished.train_labels),
             "accuracy": score(finished.train_logits, finished.train_labels).accuracy,
@@ -67,41 +64,102 @@ def summarise(
         else scores_json(score(finished.val_logits, finished.val_labels)),
         "val_chose_epoch": finished.val_logits is not None,
         "test": None if test is None else scores_json(test),
-        "cache": _cache(planned, ready),
+        "cache": _cache(planned[-1], ready),
         "seconds": {
             "total": total,
             "startup": timing.startup,
-            "features": ready.extracted.seconds,
+            "features": sum(r.extracted.seconds for r in ready),
             "train": finished.seconds,
             "write": 0.0,
         },
         "images_used": len(finished.train_labels)
         + (0 if finished.val_labels is None else len(finished.val_labels))
         + (test.n if test else 0),
-        "images_skipped": [{"path": str(p), "why": why} for p, why in ready.skipped],
+        "images_skipped": [{"path": str(p), "why": why} for r in ready for p, why in r.skipped],
         "duplicates_across_splits": [[str(a), str(b)] for a, b in leaks],
+        "guards": _guards(finished),
+        "warnings": finished.guards.warnings(),
         "notes": list(manifest.notes),
-        "audit": _audit(planned, finished),
+        "audit": _audit(finished),
     }
 
 
-def _cache(planned: Planned, ready: FeaturesReady) -> dict[str, Any]:
+def _settings(run: Run, planned: Planned, finished: Finished) -> dict[str, Any]:
+    sizes = {n: p.numel() for n, p in run.model.named_parameters()}
     return {
-        "cut": planned.cut.name,
-        "why": planned.cut.why,
-        "hit": ready.extracted.hit,
-        "bytes": ready.bytes,
-        "decoded": ready.extracted.decoded,
-        "forwarded": ready.extracted.forwarded,
+        "backbone": run.model.opened.name,
+        "weights": str(run.model.opened.report),
+        "unfreeze": run.recipe.unfreeze,
+        "unfrozen_blocks": list(finished.resolved.matched),
+        "head": run.recipe.head,
+        "strategy": run.recipe.strategy,
+        "trainable_parameters": sum(sizes[n] for n in finished.resolved.trainable),
+        "frozen_parameters": sum(sizes[n] for n in finished.resolved.frozen),
+        "epochs": planned.hyper.epochs,
+        "batch_size": planned.hyper.batch_size,
+        "lr": planned.hyper.lr,
+        "backbone_lr": planned.hyper.backbone_lr if planned.resolved.backbone_trained else None,
+        "weight_decay": planned.hyper.weight_decay,
+        "seed": run.recipe.seed,
     }
 
 
-def _audit(planned: Planned, finished: Finished) -> dict[str, Any]:
+def _audit(finished: Finished) -> dict[str, Any]:
     return {
         "frozen_unchanged": finished.audit.frozen_unchanged,
         "trainable_moved": finished.audit.trainable_moved,
-        "frozen_tensors": len(planned.resolved.frozen) + len(planned.resolved.frozen_buffers),
+        "frozen_tensors": len(finished.resolved.frozen) + len(finished.resolved.frozen_buffers),
         "still": list(finished.audit.still),
+    }
+
+
+def phase_json(done: PhaseDone, planned: Planned) -> dict[str, Any]:
+    """What one phase did, as plain JSON values."""
+    return {
+        "name": done.phase,
+        "kept": done.kept,
+        "unfrozen_blocks": list(planned.resolved.matched),
+        "cut": planned.cut.name,
+        "epochs": done.epochs,
+        "best_epoch": done.best_epoch,
+        "val_loss_before": done.loss_before,
+        "val_loss_after": done.loss_after,
+        "alpha": done.alpha,
+    }
+
+
+def phases_json(events: Sequence[Event]) -> list[dict[str, Any]]:
+    """:func:`phase_json` of every phase among the events of a fit."""
+    planned = [e for e in events if isinstance(e, Planned)]
+    done = [e for e in events if isinstance(e, PhaseDone)]
+    return [phase_json(d, p) for d, p in zip(done, planned, strict=True)]
+
+
+def _cache(planned: Planned, ready: Sequence[FeaturesReady]) -> dict[str, Any]:
+    return {
+        "cut": planned.cut.name,
+        "way": planned.cut.way,
+        "why": planned.cut.why,
+        "hit": all(r.extracted.hit for r in ready),
+        "bytes": sum(r.bytes for r in ready),
+        "decoded": sum(r.extracted.decoded for r in ready),
+        "forwarded": sum(r.extracted.forwarded for r in ready),
+    }
+
+
+def _guards(finished: Finished) -> dict[str, Any]:
+    fit, forgot = finished.guards.overfitting, finished.guards.forgetting
+    return {
+        "overfitting": None if fit is None else {"gap": fit.gap, "interval": list(fit.interval), "warned": fit.warned},
+        "forgetting": None
+        if forgot is None
+        else {
+            "distance": dict(forgot.distance),
+            "similarity": forgot.similarity,
+            "agreement": forgot.agreement,
+            "images": forgot.images,
+            "warned": forgot.warned,
+        },
     }
 
 

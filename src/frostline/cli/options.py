@@ -1,0 +1,48 @@
+"""The flags of ``frostline train``, with the words of their help."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Data = Annotated[
+    Path | None,
+    typer.Argument(help="folder of class folders, one with train/ and val/ in it, or a CSV or Parquet manifest", show_default=False),
+]
+Val = Annotated[Path | None, typer.Option(help="a separate validation folder")]
+Backbone = Annotated[str | None, typer.Option(help="NAME, timm:NAME, torchvision:NAME or module:attr [default: tf_efficientnet_lite0]")]
+Weights = Annotated[str | None, typer.Option(help="default, random, or a safetensors or state-dict file [default: default]")]
+ReplaceLayer = Annotated[str | None, typer.Option(help="layer of one's own network to drop, such as fc")]
+Unfreeze = Annotated[str | None, typer.Option(help="none, last:N, from:NAME, NAME[,NAME], params:N, norm, bias or all [default: none]")]
+Head = Annotated[str | None, typer.Option(help="linear, mlp:WIDTH, conv:CHANNELS or attention [default: linear]")]
+Strategy = Annotated[str | None, typer.Option(help="plain, lp-ft or gradual [default: plain]")]
+Epochs = Annotated[int | None, typer.Option(help="passes over the training images, of each phase [default: by rule]")]
+BatchSize = Annotated[int | None, typer.Option(help="images a batch [default: by rule]")]
+Lr = Annotated[float | None, typer.Option(help="peak learning rate of the head [default: by rule]")]
+BackboneLr = Annotated[float | None, typer.Option(help="peak learning rate of unfrozen layers [default: a tenth of --lr]")]
+WeightDecay = Annotated[float | None, typer.Option(help="of AdamW, not on norms and biases [default: by rule]")]
+LayerDecay = Annotated[float | None, typer.Option(help="factor on the rate from each unfrozen block to the one before [default: 1]")]
+Augment = Annotated[str | None, typer.Option(help="none, light or strong [default: none]")]
+Views = Annotated[str | None, typer.Option(help="augmented views of each image to cache, or live [default: 1]")]
+ClassWeights = Annotated[str | None, typer.Option(help="none or balanced [default: none]")]
+LabelSmoothing = Annotated[float | None, typer.Option(help="0 to below 1 [default: 0]")]
+Mixup = Annotated[float | None, typer.Option(help="parameter of mixup on features, 0 is off [default: 0]")]
+ClipNorm = Annotated[float | None, typer.Option(help="most the norm of the gradients may be, 0 is off [default: 0]")]
+Accumulate = Annotated[int | None, typer.Option(help="batches that make one step [default: 1]")]
+Ema = Annotated[float | None, typer.Option(help="decay of averaged weights that are kept instead, 0 is off [default: 0]")]
+L2Sp = Annotated[float | None, typer.Option(help="pull of backbone weights to their pre-trained values, 0 is off [default: 0]")]
+Wise = Annotated[
+    bool | None, typer.Option("--wise", help="mix the weights of a later phase with those before it (WiSE-FT)", show_default=False)
+]
+BatchNorm = Annotated[str | None, typer.Option(help="in frozen layers: frozen, affine or train [default: frozen]")]
+Precision = Annotated[str | None, typer.Option(help="of the frozen layers: auto, fp32 or bf16 [default: auto]")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:0 or mps [default: auto]")]
+Seed = Annotated[int | None, typer.Option(help="same seed, same result [default: 0]")]
+CacheDir = Annotated[Path | None, typer.Option(help="folder of the feature cache")]
+NoCache = Annotated[bool, typer.Option("--no-cache", help="compute frozen layers anew in every epoch")]
+Out = Annotated[Path | None, typer.Option(help="run directory [default: runs/<time>-<name>]")]
+Resume = Annotated[Path | None, typer.Option(metavar="RUN", help="go on with a run that was interrupted")]
+Json = Annotated[bool, typer.Option("--json", help="print one JSON object")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="no progress")]

@@ -1,0 +1,63 @@
+"""What the phases before have done: carried from phase to phase, and over an interruption."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from frostline.freeze.audit import Audit
+
+
+@dataclass
+class Ledger:
+    """Mutable; the job that runs the phases owns it.
+
+    Attributes:
+        phase: number of the phase under way, counted from 0.
+        val_loss: validation loss of the weights that the phase under way began with, or None.
+        kept: number of the phase whose weights were kept last.
+        best_epoch: the epoch of that phase whose weights were kept.
+        epochs: epochs run in the phases before.
+        seconds: wall time of their training.
+        touched: names of all tensors that any phase so far may have changed.
+        changed: frozen tensors that changed all the same; never any.
+        still: trainable tensors that did not move.
+    """
+
+    phase: int = 0
+    val_loss: float | None = None
+    kept: int = 0
+    best_epoch: int = 0
+    epochs: int = 0
+    seconds: float = 0.0
+    touched: list[str] = field(default_factory=list[str])
+    changed: list[str] = field(default_factory=list[str])
+    still: list[str] = field(default_factory=list[str])
+
+    def facts(self) -> dict[str, Any]:
+        """As plain JSON values; ``Ledger(**facts)`` is the reverse. Wall time is left out: it is no part of the state."""
+        return {n: list(v) if isinstance(v, list) else v for n, v in vars(self).items() if n != "seconds"}
+
+    @staticmethod
+    def of(facts: Mapping[str, Any]) -> Ledger:
+        """The reverse of :meth:`facts`."""
+        return Ledger(**facts)
+
+    def touch(self, names: Sequence[str]) -> None:
+        """A phase begins that may change these tensors."""
+        self.touched = list(dict.fromkeys([*self.touched, *names]))
+
+    def close(self, kept: bool, epoch: int, epochs: int, val_loss: float | None, proof: Audit) -> None:
+        """The phase under way has ended."""
+        if kept:
+            self.kept, self.best_epoch, self.val_loss = self.phase, epoch, val_loss
+        self.epochs += epochs
+        self.changed.extend(proof.changed)
+        self.still.extend(proof.still)
+        self.phase += 1
+
+    @property
+    def audit(self) -> Audit:
+        """The proof over all phases so far."""
+        return Audit(not self.changed, not self.still, tuple(self.changed), tuple(self.still))

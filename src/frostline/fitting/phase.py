@@ -1,0 +1,209 @@
+"""One phase of training: freeze, split, run the prefix once, train the suffix, prove that nothing else moved, keep it or not."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import nn
+
+from frostline.backbone.tap import recorded_inputs
+from frostline.data.views import Views
+from frostline.fitting.events import Event, PhaseDone, Planned
+from frostline.fitting.forget import changing_names
+from frostline.fitting.hyper import Hyper, Options, default_hyper, override
+from frostline.fitting.ledger import Ledger
+from frostline.fitting.loop import Task, logits_of, put_back, train
+from frostline.fitting.objective import Objective, balanced_weights
+from frostline.fitting.optim import load_state_by_name, make_optimizer, state_by_name
+from frostline.fitting.phases import Phase
+from frostline.fitting.prepare import Compute, Labelled, Sources, prepare
+from frostline.fitting.snapshot import Progress, Snapshot, copies
+from frostline.fitting.sources import FeatureRows
+from frostline.fitting.wise import interpolate
+from frostline.freeze.audit import audit, fingerprint
+from frostline.freeze.cut import Split, split_resolved, whole
+from frostline.freeze.plan import ResolvedPlan
+from frostline.heads.contract import InputScale
+from frostline.model import TransferModel
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a person asked for; None where the documented rule decides. See :func:`frostline.fit`."""
+
+    epochs: int | None
+    batch_size: int | None
+    lr: float | None
+    backbone_lr: float | None
+    weight_decay: float | None
+    options: Options
+    views: Views
+    seed: int
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """What all phases share.
+
+    Attributes:
+        model: changed in place.
+        device: where it is.
+        compute: cache and precision.
+        given: what a person asked for.
+        phases: how many there are.
+        original: backbone tensors as they were, by name; see :func:`frostline.fitting.forget.originals`.
+    """
+
+    model: TransferModel
+    device: torch.device
+    compute: Compute
+    given: Given
+    phases: int
+    original: Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """What a phase leaves behind.
+
+    Attributes:
+        module: gives logits for what the sources give.
+        sources: what it was trained on and judged by.
+        images: those that could be read.
+        eval_batch: images a batch of evaluation.
+    """
+
+    module: nn.Module
+    sources: Sources
+    images: Labelled
+    eval_batch: int
+
+
+def run_phase(job: Job, phase: Phase, images: Labelled, ledger: Ledger, resume: Snapshot | None) -> Generator[Event, None, Trained]:
+    """Run the phase that the ledger says is under way.
+
+    Args:
+        job: what all phases share.
+        phase: this one.
+        images: to train on and to judge by.
+        ledger: what the phases before have done; kept up to date.
+        resume: a snapshot taken in this phase, to go on from.
+    """
+    model, number = job.model, ledger.phase
+    resolved = phase.plan.apply(model)
+    changing = changing_names(model, resolved)
+    ledger.touch(changing)
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    if resume is not None:
+        put_back(tensors, resume.part("start"))
+    parts = _split(job, resolved)
+    hyper = _hyper(job, phase, resolved, len(images.train))
+    yield Planned(phase.name, number + 1, job.phases, resolved, parts.cut, hyper)
+
+    before = fingerprint(model, resolved)
+    sources, images = yield from prepare(parts, model.opened, images, job.given.views, job.compute, job.device, job.given.seed)
+    eval_batch = 256 if parts.cut.way == "backbone" else 32
+    if number == 0:
+        _measure_scale(model, parts, sources, eval_batch)
+    start = {n: tensors[n].detach().clone() for n in ledger.touched}
+
+    named = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    objective = _objective(job, named, sources)
+    inside = {n: tensors[n] for n in changing}
+    task = Task(phase.name, number, parts.suffix, inside, named, sources.train, sources.val, hyper, objective, job.given.seed, eval_batch)
+    optimizer = make_optimizer(model, resolved, hyper, job.given.options.layer_decay)
+    progress = Progress()
+    if resume is not None:
+        put_back(tensors, resume.part("model"))
+        load_state_by_name(optimizer, resume.part("optimizer"))
+        on_device = {k: {n: t.to(job.device) for n, t in resume.part(k).items()} for k in ("best", "average")}
+        progress = Progress.of(resume.facts["progress"], on_device["best"], on_device["average"])
+
+    began = time.perf_counter()
+    held = {n: tensors[n] for n in ledger.touched}
+    yield from train(task, optimizer, progress, partial(_snapshot, ledger.facts(), held, start, optimizer))
+    loss, alpha = progress.best_loss, None
+    if job.given.options.wise and number and sources.val is not None:
+        alpha, loss = _mix(task, inside, start)
+    proof = audit(before, fingerprint(model, resolved))
+    proof.check()
+    kept = ledger.val_loss is None or loss is None or loss < ledger.val_loss
+    if not kept:
+        put_back(tensors, start)
+    seconds = time.perf_counter() - began
+    yield PhaseDone(phase.name, kept, progress.best_epoch, progress.epoch, ledger.val_loss, loss, alpha, proof, seconds)
+    ledger.seconds += seconds
+    ledger.close(kept, progress.best_epoch, progress.epoch, loss, proof)
+    return Trained(parts.suffix, sources, images, eval_batch)
+
+
+def _split(job: Job, resolved: ResolvedPlan) -> Split:
+    model = job.model
+    example = model.example(2)
+    if job.given.views.live:
+        return whole(model, example, "every epoch draws new augmentation: the whole network is run on every image in every epoch")
+    return split_resolved(model, resolved, example)
+
+
+def _hyper(job: Job, phase: Phase, resolved: ResolvedPlan, images: int) -> Hyper:
+    kind = type(job.model.head).__name__.removesuffix("Head").lower()
+    rule = default_hyper(images=images, head=kind, backbone_trained=resolved.backbone_trained)
+    asked = job.given
+    return override(
+        rule,
+        epochs=asked.epochs if phase.epochs is None else phase.epochs,
+        batch_size=asked.batch_size,
+        lr=asked.lr if phase.lr is None else phase.lr,
+        backbone_lr=asked.backbone_lr if phase.backbone_lr is None else phase.backbone_lr,
+        weight_decay=asked.weight_decay,
+    )
+
+
+def _objective(job: Job, named: Mapping[str, nn.Parameter], sources: Sources) -> Objective:
+    options = job.given.options
+    weights = balanced_weights(sources.train.labels, job.model.num_classes) if options.class_weights == "balanced" else None
+    anchors = {f"backbone.{n}": t for n, t in job.original.items() if f"backbone.{n}" in named} if options.l2_sp else {}
+    return Objective(options, weights, anchors, job.given.seed)
+
+
+def _measure_scale(model: TransferModel, parts: Split, sources: Sources, eval_batch: int) -> None:
+    """Fit the head's fixed scaling to what enters it, over the training images."""
+    scale = next((m for m in model.head.modules() if isinstance(m, InputScale)), None)
+    if scale is None:
+        return
+    if parts.cut.way == "backbone" and isinstance(sources.train, FeatureRows):
+        scale.measure(parts.layout.unpack(sources.train.views[0])[0])
+        return
+    with recorded_inputs(model.head) as met:
+        logits_of(parts.suffix, sources.train, eval_batch)
+    scale.measure(torch.cat(met))
+
+
+def _mix(task: Task, inside: dict[str, torch.Tensor], start: Mapping[str, torch.Tensor]) -> tuple[float, float]:
+    """WiSE-FT over what the phase changed; the model holds the chosen mixture. Gives the share and the validation loss."""
+    assert task.val is not None
+    val = task.val
+    end = {n: t.detach().clone() for n, t in inside.items()}
+
+    def loss_of(mixture: dict[str, torch.Tensor]) -> float:
+        put_back(inside, mixture)
+        return float(nn.functional.cross_entropy(logits_of(task.module, val, task.eval_batch), val.labels.cpu()))
+
+    share, loss, mixture = interpolate({n: start[n] for n in end}, end, loss_of)
+    put_back(inside, mixture)
+    return share, loss
+
+
+def _snapshot(
+    facts: Mapping[str, object],
+    held: Mapping[str, torch.Tensor],
+    start: Mapping[str, torch.Tensor],
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+) -> Snapshot:
+    tensors = copies(held, "model") | copies(start, "start") | copies(progress.best, "best") | copies(progress.average, "average")
+    return Snapshot({"ledger": facts, "progress": progress.facts()}, tensors | copies(state_by_name(optimizer), "optimizer"))

@@ -1,0 +1,117 @@
+"""Choose a place in a network's graph and build the two parts around it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from frostline.backbone.trace import Traced, graph_module
+from frostline.freeze.reading import Reading, Value
+
+
+class Suffix(nn.Module):
+    """What follows a cut: one graph for training and one for eval mode, over the network's own layers.
+
+    Args:
+        evaluated: the graph in eval mode.
+        trained: the graph in training mode; may be the same.
+    """
+
+    def __init__(self, evaluated: fx.GraphModule, trained: fx.GraphModule) -> None:
+        super().__init__()
+        self.evaluated: nn.Module = evaluated
+        self.trained: nn.Module = trained
+
+    def forward(self, crossing: torch.Tensor | tuple[torch.Tensor, ...]) -> torch.Tensor:
+        """What the prefix gives to what the network gives; what is passed in is not written to."""
+        part = self.trained if self.training else self.evaluated
+        return part(*crossing) if isinstance(crossing, tuple) else part(crossing)
+
+
+def best_place(nodes: Sequence[fx.Node], known: Mapping[fx.Node, Value], limit: int, after: int) -> int | None:
+    """Of the places behind the last frozen layer the one with the fewest bytes; failing that, the nearest valid one before.
+
+    Args:
+        nodes: in program order.
+        known: what each node before ``limit`` gives.
+        limit: index of the first trained node; a place is before the node of its index.
+        after: index behind the last frozen node with parameters.
+    """
+    valid = {place: crossing for place in range(after, limit + 1) if (crossing := crossing_at(nodes, known, place))}
+    if valid:
+        size = {p: sum(c.size for n in crossing if (c := known[n].crossing)) for p, crossing in valid.items()}
+        return min(valid, key=lambda p: (size[p], -p))
+    return next((place for place in range(after - 1, 0, -1) if crossing_at(nodes, known, place)), None)
+
+
+def crossing_at(nodes: Sequence[fx.Node], known: Mapping[fx.Node, Value], place: int) -> list[fx.Node] | None:
+    """The batch tensors that cross before ``nodes[place]``, or None where something else would have to."""
+    later = set(nodes[place:])
+    crossing: list[fx.Node] = []
+    for node in nodes[:place]:
+        if node.op == "get_attr" or not any(user in later for user in node.users):
+            continue  # a parameter or buffer is read by the suffix itself
+        if known[node].kind == "other":
+            return None
+        if known[node].kind == "batch":
+            crossing.append(node)
+    return crossing or None
+
+
+def parts_of(reading: Reading, known: Mapping[fx.Node, Value], place: int, crossing: Sequence[fx.Node]) -> tuple[fx.GraphModule, nn.Module]:
+    """The prefix and the suffix around ``nodes[place]``; both share the network's layers."""
+    nodes = reading.nodes
+    before, copied = fx.Graph(), dict[fx.Node, fx.Node]()
+    for node in nodes[:place]:
+        copied[node] = before.node_copy(node, lambda n: copied[n])
+    out = [copied[n] for n in crossing]
+    before.output(out[0] if len(out) == 1 else tuple(out))
+    index = {n: i for i, n in enumerate(nodes)}
+    marks = [index[n] for n in crossing]
+    gives = [known[n] for n in nodes[:place]]
+    evaluated = _suffix(reading.module, reading.evaluated, gives, marks)
+    trained = evaluated if reading.trained is reading.evaluated else _suffix(reading.module, reading.trained, gives, marks)
+    return graph_module(reading.module, before, reading.evaluated.constants), Suffix(evaluated, trained)
+
+
+def _suffix(module: nn.Module, traced: Traced, gives: list[Value], marks: list[int]) -> fx.GraphModule:
+    """The nodes behind those that ``gives`` describes; what is the same for every batch is put in as a constant."""
+    nodes, place = list(traced.graph.nodes), len(gives)
+    graph, copied, constants = fx.Graph(), dict[fx.Node, Any](), dict(traced.constants)
+    later = set(nodes[place:])
+    placeholders = [graph.placeholder(f"crossing_{number}") for number in range(len(marks))]
+    for mark, placeholder in zip(marks, placeholders, strict=True):
+        written = any(_writes(module, user, nodes[mark]) for user in nodes[mark].users if user in later)
+        copied[nodes[mark]] = graph.call_method("clone", (placeholder,)) if written else placeholder
+    for index, (node, value) in enumerate(zip(nodes, gives, strict=False)):
+        if node in copied or not any(user in later for user in node.users):
+            continue
+        if node.op == "get_attr":
+            copied[node] = graph.node_copy(node)
+        elif value.kind == "size":
+            copied[node] = graph.call_method("size", (placeholders[0], 0))
+        elif isinstance(value.constant, torch.Tensor):
+            name = f"constant_{index}"
+            constants[name] = value.constant
+            copied[node] = graph.get_attr(name)
+        else:
+            copied[node] = value.constant
+    for node in nodes[place:]:
+        copied[node] = graph.node_copy(node, lambda n: copied[n])
+    return graph_module(module, graph, constants)
+
+
+def _writes(module: nn.Module, user: fx.Node, value: fx.Node) -> bool:
+    """Whether a node may write into ``value``, its first argument."""
+    if not user.args or user.args[0] is not value:
+        return user.kwargs.get("out") is value
+    if user.op == "call_module":
+        return bool(getattr(module.get_submodule(str(user.target)), "inplace", False))
+    if user.op == "call_method":
+        return str(user.target).endswith("_") or str(user.target) == "__setitem__"
+    name = getattr(user.target, "__name__", "")
+    in_place_operator = name.startswith("i") and getattr(user.target, "__module__", "") == "_operator"
+    return in_place_operator or name.endswith("_") or name == "setitem" or user.kwargs.get("inplace") is True
