@@ -71,7 +71,7 @@ def _unchecked(seen: Examination) -> dict[int, str]:
         reasons |= dict.fromkeys((12, 22, 25), "the script returns no loader")
         return reasons
     if seen.wanted is None:
-        reasons[12] = "nothing says what the model's weights want"
+        reasons[12] = "random weights want nothing" if seen.fresh.random else "nothing says what the model's weights want"
     elif seen.pixels is None:
         reasons[12] = "what reaches the pre-trained layers are no images"
     elif seen.pixels.noise:

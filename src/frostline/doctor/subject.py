@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any, cast
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from frostline._digest import bytes_digest
@@ -151,6 +152,10 @@ def _checked(made: object, name: str) -> Subject:
     model, optimizer, loader = parts[0], parts[1], parts[2] if len(parts) == 3 else None
     if not isinstance(model, nn.Module):
         raise ScriptError(f"returns a {type(model).__name__} as the model, not an nn.Module", where=name, advice="return the model first")
+    if any(is_lazy(p) for p in model.parameters()):
+        raise ScriptError(
+            "returns a model with lazy layers that have no size yet", where=name, advice="run it on a batch once before returning it"
+        )
     if not isinstance(optimizer, Optimizer):
         raise ScriptError(
             f"returns a {type(optimizer).__name__} as the optimizer, not a torch.optim.Optimizer",

@@ -78,7 +78,7 @@ def train_steps(subject: Subject, batches: Sequence[object], keep: Collection[st
             loss.backward()
         got = [p for p in parameters if p.grad is not None]
         steps.reached |= {id(p) for p in got}
-        steps.pushed |= {id(p) for p in got if bool((cast("torch.Tensor", p.grad) != 0).any())}
+        steps.pushed |= {id(p) for p in got if bool(cast("torch.Tensor", p.grad).to_dense().any())}
         with blamed(subject.name, "the optimizer's step"):
             _step(subject.optimizer, loss)
     steps.after = statistics(subject.model)

@@ -23,7 +23,7 @@ def wanted_of(model: nn.Module) -> tuple[tuple[str, ...], Wanted] | None:
     """
     for name, module in model.named_modules():
         own = vars(module)
-        opened, preprocess, config = own.get("opened"), own.get("preprocess"), own.get("pretrained_cfg")
+        opened, preprocess, config = own.get("opened"), own.get("preprocess"), own.get("pretrained_cfg") or own.get("default_cfg")
         if isinstance(opened, Backbone):
             return (f"{name}.backbone".lstrip("."),), _from_preprocess(opened.preprocess, opened.name)
         if isinstance(preprocess, Preprocess):
