@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any, cast
 
@@ -58,7 +59,8 @@ def _frozen_changed(run: Run, resolved: ResolvedPlan, about: dict[str, Any], sto
     published = run.recipe.weights == "default" and not run.model.opened.report.source.startswith("built by")
     changed = [n for n in stored if n in frozen] if published else []
     if changed:
-        evidence.append(f"{counted(len(changed), 'frozen tensor')} differ from the published backbone: {listed(changed)}")
+        differ = "differs" if len(changed) == 1 else "differ"
+        evidence.append(f"{counted(len(changed), 'frozen tensor')} {differ} from the published backbone: {listed(changed)}")
     elif not resolved.backbone_trained and about.get("backbone_published_sha256") != about.get("backbone_sha256"):
         evidence.append("the digest of the backbone after training is not the one before, though all of it was frozen")
     return Finding(1, "; ".join(evidence), _AGAIN) if evidence else None
@@ -66,10 +68,18 @@ def _frozen_changed(run: Run, resolved: ResolvedPlan, about: dict[str, Any], sto
 
 def _did_not_move(run: Run) -> Finding | None:
     audit = cast("dict[str, Any]", run.summary.get("audit") or {})
-    if audit.get("trainable_moved") is True:
+    if audit.get("trainable_moved") is True or _steps(run.summary) < 2:  # balanced classes give a bias no gradient in the first step
         return None
     still = [str(name) for name in audit.get("still") or ()]
     return Finding(6, f"{layout.SUMMARY} says that trainable tensors did not move: {listed(still) or 'it names none'}", _AGAIN)
+
+
+def _steps(summary: dict[str, Any]) -> float:
+    """Training steps that a run made, as far as its summary tells."""
+    try:
+        return float(summary["epochs_run"] * math.ceil(summary["train"]["n"] / summary["batch_size"]))
+    except (KeyError, TypeError, ZeroDivisionError):
+        return math.inf
 
 
 def _preprocess(run: Run, *, offline: bool) -> Finding | None:
