@@ -104,6 +104,7 @@ NETWORKS = {
     "batch norm, residuals started at zero": lambda: timm.create_model("resnet18", zero_init_last=True),
     "layer norm": lambda: timm.create_model("vit_tiny_patch16_224", depth=2),
     "no norm, uniform": lambda: nn.Sequential(nn.Conv2d(3, 32, 3), nn.ReLU(), nn.Conv2d(32, 32, 3), nn.Flatten(), nn.Linear(512, 16)),
+    "no norm, uniform, no bias": lambda: nn.Sequential(nn.Conv2d(3, 32, 3, bias=False), nn.ReLU(), nn.Conv2d(32, 32, 3, bias=False)),
     "no norm, Kaiming": lambda: nn.Sequential(*(kaiming(nn.Conv2d(c, 32, 3)) for c in (3, 32, 32))),
 }
 

@@ -35,14 +35,15 @@ def recomputed_prefix(seen: Examination) -> Finding | None:
     if prefix.frozen_ms < _SHARE * prefix.forward_ms or not smaller:
         return None
     where = f"in {prefix.name}, which is" if prefix.name else "in layers that are"
-    part = f"model.{prefix.name}" if prefix.name else "the frozen layers"
+    part = f"model.{prefix.name}" if prefix.name else "frozen"
+    size = f"{'x'.join(map(str, prefix.features))} numbers a sample instead of {'x'.join(map(str, prefix.given))}"
     return Finding(
         22,
         f"{prefix.frozen_ms:.3g} of {prefix.forward_ms:.3g} ms of a forward pass ({counted(prefix.samples, 'sample')}) are spent {where} "
         f"frozen, and the loader gives every image the same in every epoch",
-        f"run {part} once in eval mode and train on its output, {'x'.join(map(str, prefix.features))} numbers a sample instead of "
-        f"{'x'.join(map(str, prefix.given))}: TensorDataset(torch.cat([frozen(x) for x, _ in loader]), labels); "
-        "frostline train DATA --unfreeze none caches them by itself",
+        f"run them once, in eval mode under torch.no_grad(), and train on what they give ({size}): "
+        f"pairs = [({part}(x), y) for x, y in loader]; cached = TensorDataset(*map(torch.cat, zip(*pairs))); "
+        "frostline train DATA --unfreeze none does so by itself",
         severity="advice",
     )
 

@@ -59,7 +59,7 @@ def judge(name: str, seen: Examination) -> Diagnosis:
     found = [finding for check in MISTAKES if (finding := check(seen)) is not None]
     unchecked = _unchecked(seen)
     if found:
-        unchecked.setdefault(22, "mistakes come first")
+        unchecked.setdefault(22, "it is looked for where there is no mistake")
     elif (advice := recomputed_prefix(seen)) is not None:
         found.append(advice)
     return Diagnosis(name, f"{seen.steps} training steps on {seen.data}", tuple(found), unchecked)
