@@ -107,8 +107,9 @@ def _initial(module: nn.Module) -> Iterator[bool]:
     largest, deviation, count = float(weight.abs().max()), float(weight.std()), weight.numel()
     flat = abs(deviation * math.sqrt(3) / largest - 1) < 0.1 if largest else False
     bounds = (1 / math.sqrt(fan_in), math.sqrt(6 / (fan_in + fan_out)), math.sqrt(6 / fan_in))
-    if flat and any(0.98 * b <= largest <= b * (1 + 1e-6) for b in bounds):
-        yield bias is None or float(bias.abs().max()) <= 1 / math.sqrt(fan_in) * (1 + 1e-6)
+    if flat:
+        bound = any(0.98 * b <= largest <= b * (1 + 1e-6) for b in bounds)
+        yield bound and (bias is None or float(bias.abs().max()) <= 1 / math.sqrt(fan_in) * (1 + 1e-6))
         return
     deviations = (math.sqrt(2 / fan_out), math.sqrt(2 / fan_in), math.sqrt(2 / (fan_in + fan_out)), 0.02, 0.01)
     if bias is not None:
