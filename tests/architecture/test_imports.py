@@ -27,6 +27,7 @@ ROOMS = (
     "pipeline",
     "classifier",
     "demo",
+    "doctor",
     "cli",
     "__main__",
 )

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -78,3 +81,125 @@ def recorded_inputs(module: nn.Module) -> Iterator[list[torch.Tensor]]:
         yield met
     finally:
         handle.remove()
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One run of one module.
+
+    Attributes:
+        order: place among all calls, by when they began.
+        name: of the module; empty for the whole network.
+        within: names of the modules that were running when it began, outermost first.
+        training: the module's mode while it ran.
+        seconds: how long it took, with everything inside it.
+        shape: of the first tensor that it was given.
+        sums: sum, sum of magnitudes and sum of squares of what it was given and of what it gave, where asked for.
+        given: a copy of the first tensor that it was given, where asked for.
+        gave: a copy of the first tensor that it gave, where asked for.
+    """
+
+    order: int
+    name: str
+    within: tuple[str, ...]
+    training: bool
+    seconds: float
+    shape: tuple[int, ...] | None
+    sums: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    given: torch.Tensor | None = None
+    gave: torch.Tensor | None = None
+
+
+@contextlib.contextmanager
+def recording(network: nn.Module, *, keep: Collection[str] = (), sums: Collection[str] = ()) -> Iterator[list[Call]]:
+    """Record every call of every module while the block runs; the list is complete and in order when it has ended.
+
+    Args:
+        network: is not changed.
+        keep: names of modules whose first input and output tensors are copied.
+        sums: names of modules to sum what they were given and gave; where one runs inside another, only the outer one. It costs
+            time: not for measuring it.
+    """
+    recorder = _Recorder(frozenset(keep), frozenset(sums))
+    handles: list[Any] = []
+    try:
+        for name, module in network.named_modules():
+            handles.append(module.register_forward_pre_hook(functools.partial(recorder.begin, name), with_kwargs=True))
+            handles.append(module.register_forward_hook(functools.partial(recorder.end, name)))
+        yield recorder.calls
+    finally:
+        for handle in handles:
+            handle.remove()
+        recorder.calls.sort(key=lambda call: call.order)
+
+
+def first_tensor(value: object) -> torch.Tensor | None:
+    """The first tensor in nested tuples, lists and mappings, or None."""
+    if isinstance(value, torch.Tensor):
+        return value
+    parts: list[object] = []
+    if isinstance(value, Mapping):
+        parts = list(cast("Mapping[object, object]", value).values())
+    elif isinstance(value, list | tuple):
+        parts = list(cast("Sequence[object]", value))
+    return next((t for t in map(first_tensor, parts) if t is not None), None)
+
+
+@dataclass(frozen=True, eq=False)
+class _Running:
+    order: int
+    name: str
+    began: float
+    shape: tuple[int, ...] | None
+    sums: tuple[float, ...] | None
+    given: torch.Tensor | None
+
+
+class _Recorder:
+    def __init__(self, keep: frozenset[str], sums: frozenset[str]) -> None:
+        self.calls: list[Call] = []
+        self._keep, self._sums, self._begun = keep, sums, 0
+        self._running: list[_Running] = []
+
+    def begin(self, name: str, module: nn.Module, inputs: tuple[object, ...], named: dict[str, object]) -> None:
+        del module
+        given = first_tensor((inputs, named))
+        _wait_for(given)
+        copy = given.detach().clone() if given is not None and name in self._keep else None
+        shape = None if given is None else tuple(given.shape)
+        summed = name in self._sums and not any(r.name in self._sums for r in self._running)
+        sums = _sums(given) if summed else None
+        self._running.append(_Running(self._begun, name, time.perf_counter(), shape, sums, copy))
+        self._begun += 1
+
+    def end(self, name: str, module: nn.Module, inputs: object, output: object) -> None:
+        del inputs
+        gave = first_tensor(output)
+        _wait_for(gave)
+        ended = time.perf_counter()
+        begun = self._running.pop()
+        self.calls.append(
+            Call(
+                begun.order,
+                name,
+                tuple(r.name for r in self._running),
+                module.training,
+                ended - begun.began,
+                begun.shape,
+                None if begun.sums is None else (begun.sums, _sums(gave)),
+                begun.given,
+                gave.detach().clone() if gave is not None and name in self._keep else None,
+            )
+        )
+
+
+def _wait_for(tensor: torch.Tensor | None) -> None:
+    if tensor is not None and tensor.is_cuda:
+        torch.cuda.synchronize(tensor.device)
+
+
+def _sums(tensor: torch.Tensor | None) -> tuple[float, ...]:
+    if tensor is None:
+        return ()
+    values = tensor.detach().double() if not tensor.is_complex() else torch.view_as_real(tensor.detach()).double()
+    return float(values.sum()), float(values.abs().sum()), float(values.square().sum())

@@ -10,6 +10,7 @@ import typer
 from typer.exceptions import TyperException
 
 from frostline.cli.demo import demo
+from frostline.cli.doctor import doctor
 from frostline.cli.evaluate import evaluate
 from frostline.cli.inspect import inspect
 from frostline.cli.predict import predict
@@ -28,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (train, inspect, evaluate, predict, demo):
+for verb in (train, inspect, evaluate, predict, doctor, demo):
     app.command()(verb)
 
 
