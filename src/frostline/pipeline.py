@@ -21,7 +21,7 @@ from frostline.errors import DataError, DecodeError
 from frostline.features import FeatureProgress, FeatureStore, ImageSet, ensure_features, feature_key
 from frostline.features.extract import full_batches, pixel_batches
 from frostline.features.images import digest_files
-from frostline.fitting import Compute, Event, Snapshot, StepDone, fit
+from frostline.fitting import Compute, EpochDone, Event, Finished, Resumed, Snapshot, StepDone, Stopped, fit
 from frostline.fitting.loop import logits_of
 from frostline.fitting.metrics import Scores, score
 from frostline.fitting.sources import FeatureRows
@@ -72,6 +72,8 @@ def train(
     at_hand = _gather(recipe, offline=offline)
     identity = identity_of(at_hand.manifest, at_hand.digests, at_hand.model.opened, resolve_device(recipe.device))
     journal = Journal.resume(out, identity) if resume else Journal(out)
+    if resume:
+        listen(Resumed(len(journal.phases), len(journal.epochs), journal.passed_over))
     events: list[Event] = []
     for event in _fit(recipe, at_hand, cache, journal.snapshot):
         if not events and not resume:
@@ -79,7 +81,7 @@ def train(
         if not isinstance(event, StepDone | FeatureProgress):
             events.append(event)
         listen(event)
-        fault = stop()
+        fault = None if isinstance(event, EpochDone | Stopped | Finished) else stop()  # those three are followed by another at once
         journal.note(event, at_once=fault is not None)
         if fault is not None:
             raise fault

@@ -118,7 +118,8 @@ def test_all_faults_of_a_recipe_at_once(frostline, images):
 
 
 def test_missing_argument_and_unknown_verb(frostline):
-    refused(frostline("train"), "Missing argument", "data")
+    refused(frostline("train"), "DATA", "no images were named", "--resume")
+    refused(frostline("evaluate"), "Missing argument", "RUN")
     refused(frostline("tarin", "x"), "tarin")
 
 

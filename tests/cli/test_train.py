@@ -145,10 +145,10 @@ def test_stdout_is_only_json_and_quiet_is_quiet(frostline, images, tmp_path):
     assert frostline("train", images, *TINY, "--epochs", "1", "--quiet", "--out", tmp_path / "b").stderr == ""
 
 
-def test_unfreezing_trains_uncached_and_is_proved(frostline, images, tmp_path):
+def test_unfreezing_moves_the_cut_and_is_proved(frostline, images, tmp_path):
     done = frostline("train", images, *TINY, "--unfreeze", "last:1", "--epochs", "2", "--json", "--out", tmp_path / "r")
     said = json.loads(done.stdout)
-    assert said["cache"]["cut"] == "input"
+    assert (said["cache"]["cut"], said["cache"]["way"]) == ("stem.0", "graph")
     assert said["unfrozen_blocks"] == ["body.0"]
     assert said["audit"]["frozen_unchanged"]
     assert said["audit"]["trainable_moved"]

@@ -10,8 +10,8 @@ from frostline.fitting.hyper import Hyper, default_hyper, override
 SIZES = [1, 2, 31, 32, 33, 100, 245, 1000, 1437, 2000, 4500, 10_000, 60_000, 1_281_167]
 
 
-def rule(images: int, *, head: str = "linear", trained: bool = False, features: int = 1280, classes: int = 10) -> Hyper:
-    return default_hyper(images=images, features=features, classes=classes, head=head, backbone_trained=trained)
+def rule(images: int, *, head: str = "linear", trained: bool = False) -> Hyper:
+    return default_hyper(images=images, head=head, backbone_trained=trained)
 
 
 def steps(hyper: Hyper, images: int) -> int:

@@ -62,9 +62,13 @@ class Screen:
     def listen(self, event: Event) -> None:
         """Show one event of a fit."""
         from frostline.features import FeatureProgress
-        from frostline.fitting import EpochDone, FeaturesReady, PhaseDone, Planned, Stopped
+        from frostline.fitting import EpochDone, FeaturesReady, PhaseDone, Planned, Resumed, Stopped
 
-        if isinstance(event, Planned):
+        if isinstance(event, Resumed):
+            for name in event.damaged:
+                self.say(f"checkpoint {name} is damaged, the one before it is used")
+            self.say(f"going on after {event.epochs} epochs" if event.epochs else "going on from the start")
+        elif isinstance(event, Planned):
             self._epochs = event.hyper.epochs
             named = "" if event.phases == 1 else f"phase {event.number} of {event.phases}, {event.phase}: "
             self._phase = "training" if event.phases == 1 else event.phase

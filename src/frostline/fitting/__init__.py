@@ -1,6 +1,6 @@
 """Training: a generator of events over cached features or images."""
 
-from frostline.fitting.events import EpochDone, Event, FeaturesReady, Finished, PhaseDone, Planned, StepDone, Stopped
+from frostline.fitting.events import EpochDone, Event, FeaturesReady, Finished, PhaseDone, Planned, Resumed, StepDone, Stopped
 from frostline.fitting.hyper import Options
 from frostline.fitting.job import fit
 from frostline.fitting.phases import Phase
@@ -17,6 +17,7 @@ __all__ = [
     "Phase",
     "PhaseDone",
     "Planned",
+    "Resumed",
     "Snapshot",
     "StepDone",
     "Stopped",

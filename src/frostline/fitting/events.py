@@ -18,6 +18,21 @@ from frostline.freeze.plan import ResolvedPlan
 
 
 @dataclass(frozen=True)
+class Resumed:
+    """A run is gone on with.
+
+    Attributes:
+        phases: phases that had ended.
+        epochs: epochs that had ended, in all phases.
+        damaged: checkpoints that were passed over, by name.
+    """
+
+    phases: int
+    epochs: int
+    damaged: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Planned:
     """A phase was planned; nothing was computed for it yet.
 
@@ -122,6 +137,7 @@ class PhaseDone:
         alpha: share of its own weights where they were mixed with those it started from (WiSE-FT); None where they were not.
         audit: the proof.
         seconds: wall time of its training, without the features.
+        snapshot: makes a copy of everything it takes to begin the next phase; good until that takes its first step.
     """
 
     phase: str
@@ -133,6 +149,7 @@ class PhaseDone:
     alpha: float | None
     audit: Audit
     seconds: float
+    snapshot: Callable[[], Snapshot]
 
 
 @dataclass(frozen=True)
@@ -164,4 +181,4 @@ class Finished:
     seconds: float
 
 
-Event = Planned | FeatureProgress | FeaturesReady | StepDone | EpochDone | Stopped | PhaseDone | Finished
+Event = Resumed | Planned | FeatureProgress | FeaturesReady | StepDone | EpochDone | Stopped | PhaseDone | Finished

@@ -91,7 +91,7 @@ def run_phase(job: Job, phase: Phase, images: Labelled, ledger: Ledger, resume: 
         phase: this one.
         images: to train on and to judge by.
         ledger: what the phases before have done; kept up to date.
-        resume: a snapshot taken in this phase, to go on from.
+        resume: a snapshot taken in this phase, or right before it, to go on from.
     """
     model, number = job.model, ledger.phase
     resolved = phase.plan.apply(model)
@@ -117,7 +117,7 @@ def run_phase(job: Job, phase: Phase, images: Labelled, ledger: Ledger, resume: 
     task = Task(phase.name, number, parts.suffix, inside, named, sources.train, sources.val, hyper, objective, job.given.seed, eval_batch)
     optimizer = make_optimizer(model, resolved, hyper, job.given.options.layer_decay)
     progress = Progress()
-    if resume is not None:
+    if resume is not None and "progress" in resume.facts:
         put_back(tensors, resume.part("model"))
         load_state_by_name(optimizer, resume.part("optimizer"))
         on_device = {k: {n: t.to(job.device) for n, t in resume.part(k).items()} for k in ("best", "average")}
@@ -135,9 +135,11 @@ def run_phase(job: Job, phase: Phase, images: Labelled, ledger: Ledger, resume: 
     if not kept:
         put_back(tensors, start)
     seconds = time.perf_counter() - began
-    yield PhaseDone(phase.name, kept, progress.best_epoch, progress.epoch, ledger.val_loss, loss, alpha, proof, seconds)
+    loss_before = ledger.val_loss
     ledger.seconds += seconds
     ledger.close(kept, progress.best_epoch, progress.epoch, loss, proof)
+    between = partial(_between_phases, ledger.facts(), held)
+    yield PhaseDone(phase.name, kept, progress.best_epoch, progress.epoch, loss_before, loss, alpha, proof, seconds, between)
     return Trained(parts.suffix, sources, images, eval_batch)
 
 
@@ -207,3 +209,7 @@ def _snapshot(
 ) -> Snapshot:
     tensors = copies(held, "model") | copies(start, "start") | copies(progress.best, "best") | copies(progress.average, "average")
     return Snapshot({"ledger": facts, "progress": progress.facts()}, tensors | copies(state_by_name(optimizer), "optimizer"))
+
+
+def _between_phases(facts: Mapping[str, object], held: Mapping[str, torch.Tensor]) -> Snapshot:
+    return Snapshot({"ledger": facts}, copies(held, "start"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ class Journal:
         self._number = max([0 if checkpoint is None else checkpoint.number, *map(int, passed_over)])
         self._written = time.monotonic()
         self._planned: Planned | None = None
+        self._latest: Callable[[], Snapshot] | None = None
         self.epochs: list[dict[str, Any]] = [] if checkpoint is None else [dict(row) for row in checkpoint.epochs]
         self.phases: list[dict[str, Any]] = [] if checkpoint is None else [dict(row) for row in checkpoint.phases]
         self.snapshot: Snapshot | None = None if checkpoint is None else checkpoint.snapshot
@@ -67,9 +68,12 @@ class Journal:
             self.epochs.append(asdict(event))
         elif isinstance(event, PhaseDone) and self._planned is not None:
             self.phases.append(phase_json(event, self._planned))
-        elif isinstance(event, StepDone) and (at_once or time.monotonic() - self._written >= SECONDS):
+        if isinstance(event, StepDone | PhaseDone):
+            self._latest = event.snapshot
+        due = isinstance(event, StepDone) and time.monotonic() - self._written >= SECONDS
+        if self._latest is not None and (at_once or due):
             self._number += 1
-            write_checkpoint(self._run, Checkpoint(event.snapshot(), self.epochs, self.phases, self._number))
+            write_checkpoint(self._run, Checkpoint(self._latest(), self.epochs, self.phases, self._number))
             self._written = time.monotonic()
 
     def close(self) -> None:
