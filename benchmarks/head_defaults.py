@@ -42,7 +42,7 @@ from frostline.fitting.events import EpochDone
 from frostline.fitting.hyper import Hyper, default_hyper, override
 from frostline.fitting.loop import logits_of, train
 from frostline.fitting.sources import FeatureRows
-from frostline.heads import HeadSpec, build_head
+from frostline.heads import FeatureShape, HeadSpec, build_head
 
 STAMPS = Path("/usr/share/tuxpaint/stamps")
 STAMP_CLASSES = ("animals/mammals", "animals/birds", "animals/insects", "food/fruit", "food/vegetables", "plants/flowers")
@@ -290,7 +290,7 @@ def ours(
         default_hyper(images=len(x), features=x.shape[1], classes=classes, head=spec.kind, backbone_trained=False), epochs=epochs
     )
     began = time.perf_counter()
-    module = build_head(spec, (x.shape[1],), classes, seed)
+    module = build_head(spec, FeatureShape((x.shape[1],)), classes, seed)
     module.scale.measure(torch.from_numpy(x))
     rows = FeatureRows(torch.from_numpy(x), torch.from_numpy(y))
     held = None if val is None else FeatureRows(torch.from_numpy(val[0]), torch.from_numpy(val[1]))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from frostline.backbone.maps import as_feature_map
 from frostline.backbone.network import Backbone
 from frostline.backbone.open import open_backbone
 from frostline.features.shape import feature_shape
-from frostline.heads import HeadSpec, build_head
+from frostline.freeze.apply import evaluating
+from frostline.heads import FeatureShape, HeadSpec, build_head
 
 
 class TransferModel(nn.Module):
@@ -19,7 +21,7 @@ class TransferModel(nn.Module):
 
     Args:
         backbone: an opened backbone, or what :func:`frostline.open_backbone` takes.
-        head: ``linear`` or ``mlp:WIDTH``; its input size is found by running one image.
+        head: ``linear``, ``mlp:WIDTH``, ``conv:CHANNELS`` or ``attention``; its input shape is found by running one image.
         num_classes: number of classes, at least 2.
         seed: of the head's initial weights.
 
@@ -35,10 +37,14 @@ class TransferModel(nn.Module):
     def __init__(self, backbone: Backbone | nn.Module | str, head: str = "linear", num_classes: int = 2, seed: int = 0) -> None:
         super().__init__()
         opened = backbone if isinstance(backbone, Backbone) else open_backbone(backbone)
+        spec = HeadSpec.parse(head)
+        if spec.takes_map:
+            with evaluating(opened.body):
+                opened = as_feature_map(opened)
         self.opened = opened
         self.num_classes = num_classes
         self.backbone: nn.Module = opened.body
-        self.head: nn.Module = build_head(HeadSpec.parse(head), feature_shape(opened), num_classes, seed)
+        self.head: nn.Module = build_head(spec, FeatureShape(feature_shape(opened), opened.first_tokens), num_classes, seed)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Normalised images ``(N, 3, H, W)`` to logits ``(N, num_classes)``."""

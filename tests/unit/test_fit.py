@@ -24,7 +24,7 @@ from frostline.fitting.schedule import warmup_cosine
 from frostline.fitting.snapshot import Progress, Snapshot
 from frostline.fitting.sources import FeatureRows, merge_last
 from frostline.freeze.crossing import Layout
-from frostline.heads import HeadSpec, InputScale, build_head
+from frostline.heads import FeatureShape, HeadSpec, InputScale, build_head
 
 HYPER = Hyper(epochs=5, batch_size=8, lr=0.05, backbone_lr=0.001, weight_decay=0.01, warmup_fraction=0.1, patience=5)
 
@@ -55,7 +55,7 @@ def optimizer_of(module, lr=0.05):
 
 @pytest.mark.parametrize(("text", "parameters"), [("linear", 5 * 3 + 3), ("mlp:7", 5 * 7 + 7 + 7 * 3 + 3)])
 def test_heads_take_their_shape_from_the_features(text, parameters):
-    head = build_head(HeadSpec.parse(text), (5,), 3)
+    head = build_head(HeadSpec.parse(text), FeatureShape((5,)), 3)
     assert sum(p.numel() for p in head.parameters()) == parameters
     assert torch.equal(head(torch.randn(4, 5)), torch.zeros(4, 3))
     assert str(HeadSpec.parse(text)) == text
@@ -69,9 +69,9 @@ def test_unknown_heads_are_refused(text):
 
 def test_a_head_that_cannot_fit_says_which_shape_it_met():
     with pytest.raises(HeadError, match=r"\(8, 7, 7\)"):
-        build_head(HeadSpec.parse("linear"), (8, 7, 7), 3)
+        build_head(HeadSpec.parse("linear"), FeatureShape((8, 7, 7)), 3)
     with pytest.raises(HeadError, match="at least 2 classes"):
-        build_head(HeadSpec.parse("linear"), (8,), 1)
+        build_head(HeadSpec.parse("linear"), FeatureShape((8,)), 1)
 
 
 def test_scaling_centres_each_feature_and_divides_by_one_number():
@@ -176,7 +176,7 @@ def test_an_optimizer_that_is_not_the_trainable_set_is_refused(tiny):
 def test_the_loop_learns_keeps_the_best_epoch_and_repeats_bit_for_bit():
     results = []
     for _ in range(2):
-        head = build_head(HeadSpec.parse("mlp:16"), (5,), 3, seed=4)
+        head = build_head(HeadSpec.parse("mlp:16"), FeatureShape((5,)), 3, seed=4)
         events, progress = run(head, blobs(), blobs(seed=9), seed=4)
         losses = [e.val_loss for e in events if isinstance(e, EpochDone)]
         assert losses[progress.best_epoch - 1] == min(losses)
@@ -187,12 +187,12 @@ def test_the_loop_learns_keeps_the_best_epoch_and_repeats_bit_for_bit():
 
 
 def test_without_validation_the_last_epoch_is_kept():
-    head = build_head(HeadSpec.parse("linear"), (5,), 3)
+    head = build_head(HeadSpec.parse("linear"), FeatureShape((5,)), 3)
     assert run(head, blobs(), None)[1].best_epoch == 5
 
 
 def test_early_stopping_says_why():
-    head = build_head(HeadSpec.parse("linear"), (5,), 3)
+    head = build_head(HeadSpec.parse("linear"), FeatureShape((5,)), 3)
     wrong = rows_of(blobs().views[0], (blobs().labels + 1) % 3)  # the better it learns, the worse this gets
     hyper = Hyper(50, 8, 0.05, 0.005, 0.0, 0.0, patience=3)
     events, progress = run(head, blobs(), wrong, hyper)
@@ -212,7 +212,7 @@ def test_accuracy_that_still_rises_keeps_training_from_stopping():
 
 def test_nan_stops_and_keeps_the_last_good_epoch():
     rows = blobs()
-    head = build_head(HeadSpec.parse("linear"), (5,), 3)
+    head = build_head(HeadSpec.parse("linear"), FeatureShape((5,)), 3)
     calls = 0
 
     class Poisoned(nn.Module):
@@ -247,7 +247,7 @@ def test_random_labels_score_chance():
     random = torch.Generator().manual_seed(0)
     train_rows = rows_of(torch.randn(200, 5, generator=random), torch.randint(0, 2, (200,), generator=random))
     val_rows = rows_of(torch.randn(400, 5, generator=random), torch.randint(0, 2, (400,), generator=random))
-    head = build_head(HeadSpec.parse("linear"), (5,), 2)
+    head = build_head(HeadSpec.parse("linear"), FeatureShape((5,)), 2)
     run(head, train_rows, val_rows)
     low, high = score(head(val_rows.views[0]).detach(), val_rows.labels).interval
     assert low < 0.5 < high + 0.03

@@ -4,7 +4,8 @@ The rule, in words:
 
 - *Head on features.* AdamW with peak rate 0.003 (0.0005 for other heads than ``linear``) and weight decay 0.01 on centred features
   of unit mean variance, batch 32 (more than 4,500 images: a power of two near a hundredth of them, at most 512), and as many epochs
-  as make about 600 steps, between 20 and 100. Measured against scikit-learn's cross-validated logistic regression on eight tasks:
+  as make about 600 steps, between 20 and 100 (``conv``, which costs the most and learns the fastest: 200 steps, 10 to 30).
+  Measured against scikit-learn's cross-validated logistic regression on eight tasks:
   ``benchmarks/head_defaults.py``, docs/LOG.md.
 - *Backbone trained too.* Batch 32, about 600 steps, between 5 and 20 epochs, the head at 0.001 and the backbone at a tenth of
   that: what was learnt before should move little (Howard 2018, Kumar 2022).
@@ -103,7 +104,8 @@ def default_hyper(*, images: int, head: str, backbone_trained: bool) -> Hyper:
         epochs = min(20, max(5, math.ceil(600 / math.ceil(images / 32))))
         return Hyper(epochs, 32, 1e-3, 1e-4, 0.01, 0.05, max(5, epochs // 4))
     batch = min(512, max(32, 2 ** round(math.log2(max(1, images) / 100))))
-    epochs = min(100, max(20, math.ceil(600 / math.ceil(images / batch))))
+    steps, least, most = (200, 10, 30) if head == "conv" else (600, 20, 100)
+    epochs = min(most, max(least, math.ceil(steps / math.ceil(images / batch))))
     lr = 3e-3 if head == "linear" else 5e-4
     return Hyper(epochs, batch, lr, lr * 0.1, 0.01, 0.05, max(5, epochs // 4))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -11,37 +12,119 @@ from frostline.errors import HeadError
 
 
 class InputScale(nn.Module):
-    """Centres every feature and divides all by one number, both from the training images: ``(x - mean) / scale``.
+    """Centres every channel and divides all by one number, both from the training images: ``(x - mean) / scale``.
 
     A fixed affine map, kept as buffers; with it one learning rate suits backbones whose features differ in size by
-    orders of magnitude. One number for all, not one a feature: features that vary little tell little, and dividing
+    orders of magnitude. One number for all, not one a channel: features that vary little tell little, and dividing
     each by its own deviation made every task measured worse (docs/LOG.md). Before :meth:`measure` it changes nothing.
+
+    Args:
+        channels: number of channels.
+        channel_axis: where they are, counted from the end: -1 for vectors and tokens, -3 for maps.
     """
 
     mean: torch.Tensor
     scale: torch.Tensor
 
-    def __init__(self, features: int) -> None:
+    def __init__(self, channels: int, channel_axis: int = -1) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.zeros(features))
+        self.channel_axis = channel_axis
+        self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("scale", torch.ones(()))
 
     @torch.no_grad()
     def measure(self, features: torch.Tensor) -> None:
-        """Take the mean of each feature, and the root of their mean variance, from ``(N, C)`` features."""
-        variance, mean = torch.var_mean(features.to(torch.float64), dim=0, correction=0)
+        """Take the mean of each channel, and the root of their mean variance, over images and positions.
+
+        Args:
+            features: ``(N, C)``, ``(N, L, C)`` or ``(N, C, H, W)``; of the last two at most 512 images, evenly spread, are used.
+        """
+        if features.ndim > 2:
+            features = features[:: max(1, len(features) // MOST_MEASURED)]
+        rows = features.movedim(1, -1) if features.ndim == 4 else features
+        variance, mean = torch.var_mean(rows.reshape(-1, rows.shape[-1]).to(torch.float64), dim=0, correction=0)
         scale = variance.mean().sqrt()
         self.mean.copy_(mean)
         self.scale.copy_(scale if bool(scale > 0) else torch.ones_like(scale))
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """``(N, C)`` to ``(N, C)``."""
-        return (features - self.mean) / self.scale
+        """``(N, ...)`` to ``(N, ...)``."""
+        mean = self.mean if self.channel_axis == -1 else self.mean.view(-1, *[1] * (-1 - self.channel_axis))
+        return (features - mean) / self.scale
+
+
+MOST_MEASURED = 512
+"""Images with positions that :class:`InputScale` is measured on, at most (to twice as many)."""
+
+
+@dataclass(frozen=True)
+class FeatureShape:
+    """What a backbone gives for one image.
+
+    Attributes:
+        shape: ``(C,)``, a map ``(C, H, W)`` or tokens ``(L, C)``.
+        first: of tokens, how many at the beginning are no part of the picture (a class token, registers).
+    """
+
+    shape: tuple[int, ...]
+    first: int = 0
+
+    @property
+    def tokens(self) -> bool:
+        """Whether it is a list of tokens."""
+        return len(self.shape) == 2
+
+    @property
+    def channels(self) -> int:
+        """The number of channels."""
+        return self.shape[-1] if self.tokens else self.shape[0]
+
+    def vector(self, head: str) -> int:
+        """The length of a feature vector.
+
+        Raises:
+            HeadError: the features are no vector; says which shape was met.
+        """
+        if len(self.shape) != 1:
+            raise HeadError(f"a {head} head takes a vector for each image, the backbone gives {self.shape}", where="--head")
+        return self.shape[0]
+
+    def positions(self, head: str) -> None:
+        """Refuse features without positions.
+
+        Raises:
+            HeadError: they are a vector; says which shape was met.
+        """
+        if len(self.shape) not in (2, 3):
+            raise HeadError(
+                f"a {head} head takes a feature map or tokens for each image, the backbone gives {self.shape}",
+                where="--head",
+                advice="use linear or mlp:WIDTH",
+            )
+
+    def side(self, head: str) -> int:
+        """The side of the square that tokens are folded to; 0 for a map, which is one already.
+
+        Raises:
+            HeadError: the features are a vector, or tokens that make no square.
+        """
+        self.positions(head)
+        if not self.tokens:
+            return 0
+        count = self.shape[0] - self.first
+        side = math.isqrt(max(0, count))
+        if side * side != count or side < 2:
+            raise HeadError(
+                f"a {head} head takes a square of tokens, the backbone gives {self.shape} with {self.first} of them apart",
+                where="--head",
+                advice="use attention",
+            )
+        return side
 
 
 @dataclass(frozen=True)
 class HeadSpec:
-    """A head by name: ``linear`` or ``mlp:WIDTH``.
+    """A head by name: ``linear``, ``mlp:WIDTH``, ``conv:CHANNELS`` or ``attention``.
 
     >>> HeadSpec.parse("mlp:512")
     HeadSpec(kind='mlp', width=512)
@@ -50,30 +133,28 @@ class HeadSpec:
     kind: str
     width: int | None = None
 
+    @property
+    def takes_map(self) -> bool:
+        """Whether it sits on the last feature map, not on the pooled features."""
+        return self.kind in ("conv", "attention")
+
     @staticmethod
     def parse(text: str) -> HeadSpec:
-        """Read ``linear`` or ``mlp:WIDTH``.
+        """Read a head's name.
 
         Raises:
             HeadError: another name, or a width that is no whole number of at least 1.
         """
         kind, colon, value = text.strip().partition(":")
-        if kind == "linear" and not colon:
-            return HeadSpec("linear")
-        if kind == "mlp" and value.isdecimal() and int(value) >= 1:
-            return HeadSpec("mlp", int(value))
-        raise HeadError(f"no head is called {text!r}", where="--head", advice="use linear or mlp:WIDTH, for example mlp:512")
+        if kind in ("linear", "attention") and not colon:
+            return HeadSpec(kind)
+        if kind in ("mlp", "conv") and value.isdecimal() and int(value) >= 1:
+            return HeadSpec(kind, int(value))
+        raise HeadError(
+            f"no head is called {text!r}",
+            where="--head",
+            advice="use linear, mlp:WIDTH, conv:CHANNELS or attention, for example mlp:512 or conv:256",
+        )
 
     def __str__(self) -> str:
         return self.kind if self.width is None else f"{self.kind}:{self.width}"
-
-
-def vector_size(shape: tuple[int, ...], head: str) -> int:
-    """The length of one image's feature vector.
-
-    Raises:
-        HeadError: the features are no vector; says which shape was met.
-    """
-    if len(shape) != 1:
-        raise HeadError(f"a {head} head takes a vector for each image, the backbone gives {shape}", where="--head")
-    return shape[0]

@@ -5,25 +5,27 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from frostline.heads.contract import InputScale, vector_size
+from frostline._rng import seeded
+from frostline.heads.contract import FeatureShape, InputScale
 
 
 class LinearHead(nn.Module):
     """Fixed scaling, then one linear layer that starts at zero: every class equally likely, no seed involved.
 
     Args:
-        shape: one image's features, ``(C,)``.
+        features: what the backbone gives, ``(C,)``.
         classes: number of classes.
 
     Raises:
         HeadError: the features are no vector.
     """
 
-    def __init__(self, shape: tuple[int, ...], classes: int) -> None:
+    def __init__(self, features: FeatureShape, classes: int) -> None:
         super().__init__()
-        size = vector_size(shape, "linear")
+        size = features.vector("linear")
         self.scale = InputScale(size)
-        self.linear = nn.Linear(size, classes)
+        with seeded(0, "linear head"):  # the draw is thrown away, but would move torch's own generator
+            self.linear = nn.Linear(size, classes)
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 

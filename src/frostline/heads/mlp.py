@@ -6,14 +6,14 @@ import torch
 from torch import nn
 
 from frostline._rng import seeded
-from frostline.heads.contract import InputScale, vector_size
+from frostline.heads.contract import FeatureShape, InputScale
 
 
 class MLPHead(nn.Module):
     """Fixed scaling, a hidden layer with GELU, and a linear layer that starts at zero.
 
     Args:
-        shape: one image's features, ``(C,)``.
+        features: what the backbone gives, ``(C,)``.
         classes: number of classes.
         width: size of the hidden layer.
         seed: of the hidden layer's initial weights.
@@ -22,9 +22,9 @@ class MLPHead(nn.Module):
         HeadError: the features are no vector.
     """
 
-    def __init__(self, shape: tuple[int, ...], classes: int, width: int, seed: int = 0) -> None:
+    def __init__(self, features: FeatureShape, classes: int, width: int, seed: int = 0) -> None:
         super().__init__()
-        size = vector_size(shape, "mlp")
+        size = features.vector("mlp")
         self.scale = InputScale(size)
         with seeded(seed, "mlp head"):
             self.hidden = nn.Linear(size, width)
