@@ -46,12 +46,18 @@ def set_mode(module: nn.Module, *, training: bool) -> None:
 
 @contextlib.contextmanager
 def in_mode(module: nn.Module, *, training: bool) -> Iterator[nn.Module]:
-    """Run a block with ``module`` in one mode (pinned modules stay in eval mode); every submodule has its own back afterwards."""
+    """Run a block with ``module`` in one mode (pinned modules stay in eval mode); every submodule has its own back afterwards.
+
+    Some networks keep values for eval mode (LeViT its attention biases) and drop them when they are put in training mode. They
+    would be old ones where the weights were changed meanwhile, so that both ends of the block pass through training mode.
+    """
     before = {child: child.training for child in module.modules()}
+    module.train(True)
     module.train(training)
     try:
         yield module
     finally:
+        module.train(True)
         for child, mode in before.items():
             child.training = mode
 
@@ -62,7 +68,6 @@ def evaluating(module: nn.Module) -> contextlib.AbstractContextManager[nn.Module
 
 
 def _train_pinned(module: nn.Module, mode: bool = True) -> nn.Module:
+    type(module).train(module, mode)  # its class may have more to do
     module.training = False
-    for child in module.children():
-        child.train(mode)
     return module

@@ -105,6 +105,8 @@ def split_resolved(module: nn.Module, resolved: ResolvedPlan, example: torch.Ten
             reasons.append(found)
     except CannotTraceError as fault:
         reasons.append(f"its forward pass cannot be read ({fault})")
+    except (RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError) as fault:
+        reasons.append(f"its graph does not run ({type(fault).__name__}: {str(fault).strip().partition(chr(10))[0][:120]})")
     found = chain_split(module, resolved, example)
     if found is not None:
         prefix, suffix, name, layout, code = found
@@ -122,16 +124,26 @@ def whole(module: nn.Module, example: torch.Tensor, why: str) -> Split:
 
 
 def agrees(module: nn.Module, parts: Split, example: torch.Tensor) -> bool:
-    """Whether both parts in a row give what the network gives, for two batches: to the last bit on the CPU, to rounding elsewhere."""
+    """Whether both parts in a row give what the network gives, and what crosses of an image depends on that image alone.
+
+    For two batches that have one image in common: the result to the last bit on the CPU, to rounding elsewhere; what crosses of the
+    image that both have to rounding.
+    """
+    few, more = two_batches(example)
+    few[1] = more[1]
+    crossed: list[tuple[torch.Tensor, ...]] = []
     with evaluating(module), evaluating(parts.prefix), evaluating(parts.suffix), torch.inference_mode():
-        for batch in two_batches(example):
-            wanted, found = module(batch), parts.suffix(parts.prefix(batch))
+        for batch in (few, more):
+            wanted, crossing = module(batch), parts.prefix(batch)
+            found = parts.suffix(crossing)
             if wanted.shape != found.shape:
                 return False
             exact = batch.device.type == "cpu"
             if not (torch.equal(wanted, found) if exact else torch.allclose(wanted, found, rtol=1e-4, atol=1e-5)):
                 return False
-    return True
+            crossed.append(crossing if isinstance(crossing, tuple) else (crossing,))
+        least = 1e-3 if few.device.type == "cpu" else 1e-2
+        return all(bool((a[1] - b[1]).abs().max() <= least * b[1].abs().max()) for a, b in zip(*crossed, strict=True))
 
 
 def _between_backbone_and_head(backbone: nn.Module, head: nn.Module, example: torch.Tensor) -> Split:

@@ -67,7 +67,7 @@ def parts_of(reading: Reading, known: Mapping[fx.Node, Value], place: int, cross
     before, copied = fx.Graph(), dict[fx.Node, fx.Node]()
     for node in nodes[:place]:
         copied[node] = before.node_copy(node, lambda n: copied[n])
-    out = [copied[n] for n in crossing]
+    out = [before.call_method("unflatten", (copied[n], 0, (-1, f))) if (f := known[n].fold) > 1 else copied[n] for n in crossing]
     before.output(out[0] if len(out) == 1 else tuple(out))
     index = {n: i for i, n in enumerate(nodes)}
     marks = [index[n] for n in crossing]
@@ -84,8 +84,9 @@ def _suffix(module: nn.Module, traced: Traced, gives: list[Value], marks: list[i
     later = set(nodes[place:])
     placeholders = [graph.placeholder(f"crossing_{number}") for number in range(len(marks))]
     for mark, placeholder in zip(marks, placeholders, strict=True):
+        given = placeholder if gives[mark].fold == 1 else graph.call_method("flatten", (placeholder, 0, 1))
         written = any(_writes(module, user, nodes[mark]) for user in nodes[mark].users if user in later)
-        copied[nodes[mark]] = graph.call_method("clone", (placeholder,)) if written else placeholder
+        copied[nodes[mark]] = graph.call_method("clone", (given,)) if written else given
     for index, (node, value) in enumerate(zip(nodes, gives, strict=False)):
         if node in copied or not any(user in later for user in node.users):
             continue
