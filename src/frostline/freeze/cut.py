@@ -168,7 +168,7 @@ def _by_graph(reading: Reading, example: torch.Tensor) -> Split | str:
         return whole(reading.module, example, f"nothing but the input can be cut off: {_EVERYTHING}")
     prefix, suffix = parts_of(reading, known, place, crossing)
     name = _last_frozen(reading.module, nodes[:place])
-    share = _share_of_work(prefix, reading.module, example)
+    share = _share_of_work(prefix, suffix, example)
     if share < WORTH:
         return whole(reading.module, example, f"only {share:.0%} of the work lies before the first trained layer: {_EVERYTHING}")
     layout = Layout(tuple(c for n in crossing if (c := known[n].crossing) is not None))
@@ -185,11 +185,10 @@ def _last_frozen(module: nn.Module, nodes: list[fx.Node]) -> str:
     return next(inside, layers[0] if layers else "input")
 
 
-def _share_of_work(prefix: nn.Module, module: nn.Module, example: torch.Tensor) -> float:
-    """Floating-point operations of the prefix, of those of the network; 1 where none are counted."""
-    counted: list[int] = []
-    for part in (prefix, module):
-        with evaluating(part), torch.inference_mode(), FlopCounterMode(display=False) as counter:
-            part(example[:1])
-        counted.append(counter.get_total_flops())
-    return counted[0] / counted[1] if counted[1] else 1.0
+def _share_of_work(prefix: nn.Module, suffix: nn.Module, example: torch.Tensor) -> float:
+    """Floating-point operations of the prefix, of those of both; 1 where none are counted."""
+    with evaluating(prefix), evaluating(suffix), torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        crossing = prefix(two_batches(example)[0])
+        before = counter.get_total_flops()
+        suffix(crossing)
+        return before / total if (total := counter.get_total_flops()) else 1.0

@@ -128,7 +128,7 @@ def values(reading: Reading, example: torch.Tensor) -> list[Value]:
         example: a batch of inputs ``(N, ...)``; the two batches are made of its rows.
     """
     body = reading.evaluated.run_by(reading.module)
-    with evaluating(reading.module), torch.inference_mode():
+    with evaluating(reading.module), torch.no_grad():  # what is made in inference mode could not become a constant of what is trained
         return _Twice(body, reading.first_trained).compare(*two_batches(example))
 
 
