@@ -1,7 +1,8 @@
 """Which architectures are cut where, and whether both parts in a row are the network: a table in Markdown.
 
 ``python benchmarks/cut_table.py > docs/cuts.md``; ``--only NAME`` checks one. Everything is opened as a user would open it, with
-random weights. Every dropout layer is set to 0.1, so that training draws random numbers where it can.
+random weights. Every dropout layer is set to 0.1, so that training draws random numbers where it can; parameters that begin at zero
+(heads, scales of residual branches) are set to small numbers, so that nothing is equal because it is nothing.
 """
 
 from __future__ import annotations
@@ -128,12 +129,22 @@ def check(name: str) -> Row:
         blocks = len(layers_of(model.backbone).blocks)
     except Exception as fault:
         return Row(name, error=_said(fault))
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = DROPOUT
+    _rouse(model)
     example = model.example(3)
     plans = [f"last:{n}" for n in dict.fromkeys((1, 2, max(1, blocks // 2)))]
     return Row(name, blocks, [_check(model, plan, example) for plan in plans])
+
+
+def _rouse(model: nn.Module) -> None:
+    """Let every layer have its say: heads, scales and last norms of residual branches that begin at nothing hide what is wrong."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = DROPOUT
+    draw = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.abs().max() < 1e-3:
+                parameter.uniform_(-0.2, 0.2, generator=draw)
 
 
 def _check(model: TransferModel, plan: str, example: torch.Tensor) -> Check:
@@ -225,10 +236,11 @@ def lines(rows: Iterator[Row]) -> Iterator[str]:
     yield "`python benchmarks/cut_table.py > docs/cuts.md`, "
     yield f"torch {torch.__version__.partition('+')[0]}, timm {timm.__version__}, torchvision {torchvision.__version__.partition('+')[0]}, "
     yield f"{torch.get_num_threads()} thread of a CPU.\n"
-    yield "Random weights, every dropout layer at 0.1. The cut shown is the one for `last:2`. *parity*: over `last:1`, `last:2` and the"
-    yield "last half of the blocks, two batches each, in eval and in training mode (output, gradients, batch-norm statistics), what crosses"
-    yield "packed and unpacked as in a cache: whether what the two parts give is what the network gives, to the last bit, or the largest"
-    yield "difference relative to the largest value. *seconds*: to find the cut, at most; most of it is running the network on 17 images.\n"
+    yield "Random weights, no parameter at zero, every dropout layer at 0.1. The cut shown is the one for `last:2`. *parity*: over"
+    yield "`last:1`, `last:2` and the last half of the blocks, two batches each, in eval and in training mode (output, gradients,"
+    yield "batch-norm statistics), what crosses packed and unpacked as in a cache: whether what the two parts give is what the network"
+    yield "gives, to the last bit, or the largest difference relative to the largest value. *seconds*: to find the cut, at most; most of"
+    yield "it is running the network on 17 images.\n"
     yield "| architecture | blocks | way | cut for last:2 | crosses | of the work before it | parity | seconds |"
     yield "|---|---|---|---|---|---|---|---|"
     every: list[Row] = []

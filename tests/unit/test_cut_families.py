@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 from frostline import FreezePlan, split
 from frostline.backbone.trace import trace
 from frostline.freeze.apply import evaluating
+from frostline.freeze.cut import agrees
 from frostline.freeze.layers import layers_of
 
 X = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
@@ -159,6 +161,45 @@ def test_a_reading_that_does_not_run_is_said():
     parts = split(OnlyThree(), FreezePlan("b"), X)
     assert parts.cut.way == "input"
     assert "its graph does not run (RuntimeError: The size of tensor" in parts.cut.why
+
+
+class WithNewHead(nn.Module):
+    """A head that begins at zero gives zeros, whatever enters it."""
+
+    def __init__(self, backbone):
+        super().__init__()
+        self.backbone, self.head = backbone, nn.Linear(4, 2)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, x):
+        return self.head(self.backbone(x))
+
+
+class NoChain(nn.Module):
+    """Cannot be read, and does more than its blocks."""
+
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4)])
+
+    def forward(self, x):
+        for number, block in enumerate(self.blocks):
+            x = block(x) + (number if float(x.sum()) < 1e9 else 0)
+        return x
+
+
+def test_a_head_that_gives_zeros_proves_nothing():
+    torch.manual_seed(0)
+    cut = split(WithNewHead(NoChain()), FreezePlan("last:1"), X).cut
+    assert cut.way == "input"
+    assert "no chain of blocks" in cut.why
+    module = WithNewHead(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)))
+    parts = split(module, FreezePlan("1"), X)
+    assert agrees(module, parts, X)
+    mixed = replace(parts, prefix=copy.deepcopy(parts.prefix))
+    nn.init.zeros_(next(p for n, p in mixed.prefix.named_parameters() if n.endswith("bias")))
+    assert not agrees(module, mixed, X)
 
 
 LAST_TWO = {

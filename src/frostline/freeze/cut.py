@@ -13,6 +13,7 @@ import torch
 from torch import fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from frostline.backbone.tap import given_to
 from frostline.backbone.trace import CannotTraceError
 from frostline.freeze.apply import evaluating
 from frostline.freeze.chain import chain_split
@@ -131,19 +132,23 @@ def agrees(module: nn.Module, parts: Split, example: torch.Tensor) -> bool:
     """
     few, more = two_batches(example)
     few[1] = more[1]
+    head = module.head if isinstance(module, HasBackboneAndHead) else None
     crossed: list[tuple[torch.Tensor, ...]] = []
     with evaluating(module), evaluating(parts.prefix), evaluating(parts.suffix), torch.inference_mode():
         for batch in (few, more):
-            wanted, crossing = module(batch), parts.prefix(batch)
-            found = parts.suffix(crossing)
-            if wanted.shape != found.shape:
-                return False
-            exact = batch.device.type == "cpu"
-            if not (torch.equal(wanted, found) if exact else torch.allclose(wanted, found, rtol=1e-4, atol=1e-5)):
+            wanted, crossing = given_to(module, head, batch), parts.prefix(batch)
+            found = given_to(parts.suffix, head, crossing)
+            if len(wanted) != len(found) or not all(
+                _equal(a, b, exact=batch.device.type == "cpu") for a, b in zip(wanted, found, strict=True)
+            ):
                 return False
             crossed.append(crossing if isinstance(crossing, tuple) else (crossing,))
         least = 1e-3 if few.device.type == "cpu" else 1e-2
         return all(bool((a[1] - b[1]).abs().max() <= least * b[1].abs().max()) for a, b in zip(*crossed, strict=True))
+
+
+def _equal(a: torch.Tensor, b: torch.Tensor, *, exact: bool) -> bool:
+    return a.shape == b.shape and (torch.equal(a, b) if exact else torch.allclose(a, b, rtol=1e-4, atol=1e-5))
 
 
 def _between_backbone_and_head(backbone: nn.Module, head: nn.Module, example: torch.Tensor) -> Split:
