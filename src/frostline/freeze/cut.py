@@ -115,7 +115,7 @@ def split_resolved(module: nn.Module, resolved: ResolvedPlan, example: torch.Ten
         parts = Split(prefix, suffix, cut, layout, code)
         if agrees(module, parts, example):
             return parts
-        reasons.append("it is no chain of blocks")
+    reasons.append("it is no chain of blocks")
     return whole(module, example, f"{'; '.join(reasons)}: {_EVERYTHING}")
 
 
