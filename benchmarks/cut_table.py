@@ -240,7 +240,7 @@ def lines(rows: Iterator[Row]) -> Iterator[str]:
     yield "`last:1`, `last:2` and the last half of the blocks, two batches each, in eval and in training mode (output, gradients,"
     yield "batch-norm statistics), what crosses packed and unpacked as in a cache: whether what the two parts give is what the network"
     yield "gives, to the last bit, or the largest difference relative to the largest value. *seconds*: to find the cut, at most; most of"
-    yield "it is running the network on 17 images.\n"
+    yield "it is running the network on 19 images.\n"
     yield "| architecture | blocks | way | cut for last:2 | crosses | of the work before it | parity | seconds |"
     yield "|---|---|---|---|---|---|---|---|"
     every: list[Row] = []

@@ -12,6 +12,7 @@ from torch import nn
 from frostline import FreezePlan, split
 from frostline.backbone.trace import trace
 from frostline.freeze.apply import evaluating
+from frostline.freeze.crossing import Layout
 from frostline.freeze.cut import agrees
 from frostline.freeze.layers import layers_of
 
@@ -86,6 +87,70 @@ class Wide(nn.Module):
     def forward(self, x):
         table = self.table * 2
         return self.b(self.a(x)) @ table
+
+
+class Ghost(nn.Module):
+    """GhostNet: adds in place to a slice; another name of the sum is used later."""
+
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList([nn.Linear(4, 6), nn.Linear(4, 6), nn.Linear(4, 6)])
+
+    def forward(self, x):
+        for block in self.blocks:
+            shortcut = x
+            x = torch.nn.functional.silu(block(x))[:, :4]
+            same = x
+            x += shortcut.view(-1, 2, 2).flatten(1)
+            x *= 2
+            x -= shortcut
+            x /= 3
+        return same * 2
+
+
+class InView(nn.Module):
+    """Writes into a view of what crosses."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x):
+        x = self.a(x)
+        y = self.b(x.clone())
+        x.view(-1, 2, 2).transpose(1, 2).add_(1.0)
+        return x * y
+
+
+@pytest.mark.parametrize(("make", "plan"), [(Ghost, "blocks.2"), (Ghost, "last:2"), (InView, "b")])
+def test_what_is_written_in_place(make, plan):
+    torch.manual_seed(0)
+    module = make()
+    parts = split(module, FreezePlan(plan), X)
+    assert parts.cut.way == "graph"
+    with torch.no_grad():
+        crossing = parts.prefix(X)
+    kept = [t.clone() for t in (crossing if isinstance(crossing, tuple) else (crossing,))]
+    grads = []
+    for forward, given in ((module, X), (parts.suffix, crossing)):
+        module.zero_grad()
+        out = forward(given)
+        out.square().sum().backward()
+        grads.append([out, *(p.grad for p in module.parameters() if p.requires_grad)])
+    assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(kept, crossing if isinstance(crossing, tuple) else (crossing,), strict=True))
+
+
+def test_of_one_pixel_the_memory_layout_is_kept():
+    """MobileNetV4 pools to a pixel before its last convolution, whose rounding depends on the strides."""
+    for pixel in (
+        torch.randn(3, 8, 5, 5).contiguous(memory_format=torch.channels_last).mean((2, 3), keepdim=True),
+        torch.randn(3, 8, 1, 1),
+    ):
+        layout = Layout.of([pixel])
+        (again,) = layout.unpack(layout.pack([pixel]))
+        assert torch.equal(again, pixel)
+        assert again.stride() == pixel.stride()
 
 
 @pytest.mark.parametrize(("make", "plan", "tensors"), [(Folded, "blocks.2", 2), (Sized, "blocks.2", 1), (Wide, "b", 1)])

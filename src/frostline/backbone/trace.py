@@ -114,12 +114,55 @@ def _erase(graph: fx.Graph, node: fx.Node) -> None:
     graph.erase_node(node)
 
 
+def add_(value: Any, other: Any) -> Any:
+    """``value += other``: into its memory where ``value`` is a tensor."""
+    value += other
+    return value
+
+
+def sub_(value: Any, other: Any) -> Any:
+    """``value -= other``."""
+    value -= other
+    return value
+
+
+def mul_(value: Any, other: Any) -> Any:
+    """``value *= other``."""
+    value *= other
+    return value
+
+
+def div_(value: Any, other: Any) -> Any:
+    """``value /= other``."""
+    value /= other
+    return value
+
+
+class _StandIn(fx.Proxy):
+    """Stands for a value, and keeps ``x += y`` what it is: fx makes ``x + y`` of it, which other names of ``x`` do not see."""
+
+    def __iadd__(self, other: Any) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", add_, (self, other), {})
+
+    def __isub__(self, other: Any) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", sub_, (self, other), {})
+
+    def __imul__(self, other: Any) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", mul_, (self, other), {})
+
+    def __itruediv__(self, other: Any) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", div_, (self, other), {})
+
+
 class _Tracer(fx.Tracer):
     def __init__(self, root: nn.Module, leaves: Collection[str]) -> None:
         modules, functions = _timm_leaves()
         super().__init__(autowrap_functions=functions)
         self._leaf_types = modules
         self._leaf_modules = {id(root.get_submodule(name)) for name in leaves}
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _StandIn(node, self)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return id(m) in self._leaf_modules or isinstance(m, self._leaf_types) or super().is_leaf_module(m, module_qualified_name)

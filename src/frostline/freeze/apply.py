@@ -52,12 +52,12 @@ def in_mode(module: nn.Module, *, training: bool) -> Iterator[nn.Module]:
     would be old ones where the weights were changed meanwhile, so that both ends of the block pass through training mode.
     """
     before = {child: child.training for child in module.modules()}
-    module.train(True)
+    _pass_through_training(module)
     module.train(training)
     try:
         yield module
     finally:
-        module.train(True)
+        _pass_through_training(module)
         for child, mode in before.items():
             child.training = mode
 
@@ -65,6 +65,11 @@ def in_mode(module: nn.Module, *, training: bool) -> Iterator[nn.Module]:
 def evaluating(module: nn.Module) -> contextlib.AbstractContextManager[nn.Module]:
     """Run a block with ``module`` in eval mode and give every submodule its own mode back afterwards."""
     return in_mode(module, training=False)
+
+
+def _pass_through_training(module: nn.Module) -> None:
+    with contextlib.suppress(Exception):  # of a network that cannot be trained we hear when it is to be trained
+        module.train(True)
 
 
 def _train_pinned(module: nn.Module, mode: bool = True) -> nn.Module:

@@ -8,6 +8,7 @@ used before ``suffix(prefix(x))`` has been found equal to the network itself. do
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import fx, nn
@@ -127,24 +128,28 @@ def whole(module: nn.Module, example: torch.Tensor, why: str) -> Split:
 def agrees(module: nn.Module, parts: Split, example: torch.Tensor) -> bool:
     """Whether both parts in a row give what the network gives, and what crosses of an image depends on that image alone.
 
-    For two batches that have one image in common: the result to the last bit on the CPU, to rounding elsewhere; what crosses of the
-    image that both have to rounding.
+    For two batches, of two and of three images: the result to the last bit on the CPU, to rounding elsewhere. And what crosses of an
+    image is the same beside another image.
     """
     few, more = two_batches(example)
-    few[1] = more[1]
+    exact = few.device.type == "cpu"
     head = module.head if isinstance(module, HasBackboneAndHead) else None
-    crossed: list[tuple[torch.Tensor, ...]] = []
+    crossing: object = None
     with evaluating(module), evaluating(parts.prefix), evaluating(parts.suffix), torch.inference_mode():
-        for batch in (few, more):
+        for batch in (more, few):
             wanted, crossing = given_to(module, head, batch), parts.prefix(batch)
             found = given_to(parts.suffix, head, crossing)
-            if len(wanted) != len(found) or not all(
-                _equal(a, b, exact=batch.device.type == "cpu") for a, b in zip(wanted, found, strict=True)
-            ):
+            if len(wanted) != len(found) or not all(_equal(a, b, exact=exact) for a, b in zip(wanted, found, strict=True)):
                 return False
-            crossed.append(crossing if isinstance(crossing, tuple) else (crossing,))
-        least = 1e-3 if few.device.type == "cpu" else 1e-2
-        return all(bool((a[1] - b[1]).abs().max() <= least * b[1].abs().max()) for a, b in zip(*crossed, strict=True))
+        few[0] = more[0]
+        beside, least = parts.prefix(few), 1e-5 if exact else 1e-2
+        return all(
+            bool((a[1] - b[1]).abs().max() <= least * b[1].abs().max()) for a, b in zip(_several(crossing), _several(beside), strict=True)
+        )
+
+
+def _several(crossing: object) -> tuple[torch.Tensor, ...]:
+    return cast("tuple[torch.Tensor, ...]", crossing if isinstance(crossing, tuple) else (crossing,))
 
 
 def _equal(a: torch.Tensor, b: torch.Tensor, *, exact: bool) -> bool:
