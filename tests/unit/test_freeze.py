@@ -196,7 +196,7 @@ def test_a_lower_learning_rate_for_the_last_layers_of_a_real_backbone():
     [
         ("resnet18", "layer4.1"),
         ("vit_tiny_patch16_224", "blocks.11"),
-        ("convnext_atto", "head"),
+        ("convnext_atto", "stages.3.blocks.1"),
         ("swin_tiny_patch4_window7_224", "layers.3.blocks.1"),
         ("regnetx_002", "s4.b7"),
     ],

@@ -83,6 +83,15 @@ def recorded_inputs(module: nn.Module) -> Iterator[list[torch.Tensor]]:
         handle.remove()
 
 
+def given_to(run: nn.Module, layer: nn.Module | None, inputs: Any) -> list[torch.Tensor]:
+    """What ``run`` gives for ``inputs``, and what enters ``layer`` meanwhile: a head that is new may give zeros whatever enters it."""
+    if layer is None:
+        return [run(inputs)]
+    with recorded_inputs(layer) as met:
+        gave = run(inputs)
+    return [gave, *met]
+
+
 @dataclass(frozen=True, eq=False)
 class Call:
     """One run of one module.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import sys
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -60,15 +62,37 @@ def trace(module: nn.Module, leaves: Collection[str] = ()) -> Traced:
         CannotTraceError: the forward pass depends on more than shapes.
     """
     tracer = _Tracer(module, leaves)
+    before = _state_of(module)
     try:
         graph = _without_options(tracer.trace(module, _defaults(module)))
     except Exception as fault:  # whatever a forward pass does with a stand-in for a tensor; all of it means the same
         said = str(fault).splitlines()[0][:120] if str(fault) else type(fault).__name__
         raise CannotTraceError(f"{type(module).__name__}: {said}") from fault
-    finally:  # fx leaves tensors that a forward pass makes on the module that it reads; they are not the module's
-        made = [name for name in vars(module) if name.startswith("_tensor_constant")]
-        constants = {name: cast("torch.Tensor", vars(module).pop(name)) for name in made}
+    finally:  # fx leaves tensors that a forward pass makes on the module that it reads, and layers keep stand-ins for tensors
+        constants = {name: cast("torch.Tensor", made) for name, made in vars(module).items() if name.startswith("_tensor_constant")}
+        _put_back(before)
     return Traced(graph, constants)
+
+
+_State = list[tuple[dict[str, Any], dict[str, Any], list[tuple[Any, Any]]]]
+
+
+def _state_of(module: nn.Module) -> _State:
+    """What every submodule holds, and what the dictionaries and lists in it hold."""
+    kept: _State = []
+    for child in module.modules():
+        own = vars(child)
+        kept.append((own, dict(own), [(v, copy.copy(v)) for v in own.values() if type(v) in (dict, list, OrderedDict)]))
+    return kept
+
+
+def _put_back(state: _State) -> None:
+    for own, attributes, containers in state:
+        own.clear()
+        own.update(attributes)
+        for container, content in containers:
+            container.clear()
+            (container.extend if isinstance(container, list) else container.update)(content)
 
 
 def _defaults(module: nn.Module) -> dict[str, object]:
@@ -90,12 +114,55 @@ def _erase(graph: fx.Graph, node: fx.Node) -> None:
     graph.erase_node(node)
 
 
+def add_(value: Any, other: Any) -> Any:
+    """``value += other``: into its memory where ``value`` is a tensor."""
+    value += other
+    return value
+
+
+def sub_(value: Any, other: Any) -> Any:
+    """``value -= other``."""
+    value -= other
+    return value
+
+
+def mul_(value: Any, other: Any) -> Any:
+    """``value *= other``."""
+    value *= other
+    return value
+
+
+def div_(value: Any, other: Any) -> Any:
+    """``value /= other``."""
+    value /= other
+    return value
+
+
+class _StandIn(fx.Proxy):
+    """Stands for a value, and keeps ``x += y`` what it is: fx makes ``x + y`` of it, which other names of ``x`` do not see."""
+
+    def __iadd__(self, other: Any) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", add_, (self, other), {})
+
+    def __isub__(self, other: Any) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", sub_, (self, other), {})
+
+    def __imul__(self, other: Any) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", mul_, (self, other), {})
+
+    def __itruediv__(self, other: Any) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", div_, (self, other), {})
+
+
 class _Tracer(fx.Tracer):
     def __init__(self, root: nn.Module, leaves: Collection[str]) -> None:
         modules, functions = _timm_leaves()
         super().__init__(autowrap_functions=functions)
         self._leaf_types = modules
         self._leaf_modules = {id(root.get_submodule(name)) for name in leaves}
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _StandIn(node, self)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return id(m) in self._leaf_modules or isinstance(m, self._leaf_types) or super().is_leaf_module(m, module_qualified_name)

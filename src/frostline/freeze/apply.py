@@ -46,12 +46,18 @@ def set_mode(module: nn.Module, *, training: bool) -> None:
 
 @contextlib.contextmanager
 def in_mode(module: nn.Module, *, training: bool) -> Iterator[nn.Module]:
-    """Run a block with ``module`` in one mode (pinned modules stay in eval mode); every submodule has its own back afterwards."""
+    """Run a block with ``module`` in one mode (pinned modules stay in eval mode); every submodule has its own back afterwards.
+
+    Some networks keep values for eval mode (LeViT its attention biases) and drop them when they are put in training mode. They
+    would be old ones where the weights were changed meanwhile, so that both ends of the block pass through training mode.
+    """
     before = {child: child.training for child in module.modules()}
+    _pass_through_training(module)
     module.train(training)
     try:
         yield module
     finally:
+        _pass_through_training(module)
         for child, mode in before.items():
             child.training = mode
 
@@ -61,8 +67,12 @@ def evaluating(module: nn.Module) -> contextlib.AbstractContextManager[nn.Module
     return in_mode(module, training=False)
 
 
+def _pass_through_training(module: nn.Module) -> None:
+    with contextlib.suppress(Exception):  # of a network that cannot be trained we hear when it is to be trained
+        module.train(True)
+
+
 def _train_pinned(module: nn.Module, mode: bool = True) -> nn.Module:
+    type(module).train(module, mode)  # its class may have more to do
     module.training = False
-    for child in module.children():
-        child.train(mode)
     return module

@@ -12,7 +12,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from frostline.backbone.tap import input_of
+from frostline.backbone.tap import given_to, input_of
 from frostline.errors import BackboneError
 from frostline.freeze.apply import evaluating
 from frostline.freeze.crossing import Layout
@@ -106,9 +106,10 @@ def _follows(body: nn.Module, child: str, name: str) -> bool:
 
 
 def _same(module: nn.Module, prefix: nn.Module, suffix: nn.Module, example: torch.Tensor) -> bool:
+    head = module.head if isinstance(module, HasBackboneAndHead) else None
     try:
         with evaluating(module), evaluating(suffix), torch.inference_mode():
-            found = suffix(prefix(example))
-            return isinstance(found, torch.Tensor) and torch.allclose(found, module(example), rtol=1e-4, atol=1e-5)
+            found, wanted = given_to(suffix, head, prefix(example)), given_to(module, head, example)
+            return all(torch.allclose(a, b, rtol=1e-4, atol=1e-5) for a, b in zip(found, wanted, strict=True))
     except (RuntimeError, TypeError, ValueError, AttributeError, AssertionError, BackboneError):
         return False

@@ -79,5 +79,8 @@ class Layout:
 
 
 def is_channels_last(tensor: torch.Tensor) -> bool:
-    """Whether a ``(N, C, H, W)`` tensor lies in memory as ``(N, H, W, C)``, and not both ways at once."""
-    return tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous()
+    """Whether a ``(N, C, H, W)`` tensor lies in memory as ``(N, H, W, C)``; of one pixel, which lies both ways, the strides tell."""
+    if tensor.ndim != 4 or not tensor.is_contiguous(memory_format=torch.channels_last):
+        return False
+    channels, _, width = tensor.shape[1:]
+    return not tensor.is_contiguous() or (channels > 1 and tensor.stride()[1:] == (1, width * channels, channels))

@@ -8,11 +8,13 @@ used before ``suffix(prefix(x))`` has been found equal to the network itself. do
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from frostline.backbone.tap import given_to
 from frostline.backbone.trace import CannotTraceError
 from frostline.freeze.apply import evaluating
 from frostline.freeze.chain import chain_split
@@ -105,6 +107,8 @@ def split_resolved(module: nn.Module, resolved: ResolvedPlan, example: torch.Ten
             reasons.append(found)
     except CannotTraceError as fault:
         reasons.append(f"its forward pass cannot be read ({fault})")
+    except (RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError) as fault:
+        reasons.append(f"its graph does not run ({type(fault).__name__}: {str(fault).strip().partition(chr(10))[0][:120]})")
     found = chain_split(module, resolved, example)
     if found is not None:
         prefix, suffix, name, layout, code = found
@@ -112,7 +116,7 @@ def split_resolved(module: nn.Module, resolved: ResolvedPlan, example: torch.Ten
         parts = Split(prefix, suffix, cut, layout, code)
         if agrees(module, parts, example):
             return parts
-        reasons.append("it is no chain of blocks")
+    reasons.append("it is no chain of blocks")
     return whole(module, example, f"{'; '.join(reasons)}: {_EVERYTHING}")
 
 
@@ -122,16 +126,34 @@ def whole(module: nn.Module, example: torch.Tensor, why: str) -> Split:
 
 
 def agrees(module: nn.Module, parts: Split, example: torch.Tensor) -> bool:
-    """Whether both parts in a row give what the network gives, for two batches: to the last bit on the CPU, to rounding elsewhere."""
+    """Whether both parts in a row give what the network gives, and what crosses of an image depends on that image alone.
+
+    For two batches, of two and of three images: the result to the last bit on the CPU, to rounding elsewhere. And what crosses of an
+    image is the same beside another image.
+    """
+    few, more = two_batches(example)
+    exact = few.device.type == "cpu"
+    head = module.head if isinstance(module, HasBackboneAndHead) else None
+    crossing: object = None
     with evaluating(module), evaluating(parts.prefix), evaluating(parts.suffix), torch.inference_mode():
-        for batch in two_batches(example):
-            wanted, found = module(batch), parts.suffix(parts.prefix(batch))
-            if wanted.shape != found.shape:
+        for batch in (more, few):
+            wanted, crossing = given_to(module, head, batch), parts.prefix(batch)
+            found = given_to(parts.suffix, head, crossing)
+            if len(wanted) != len(found) or not all(_equal(a, b, exact=exact) for a, b in zip(wanted, found, strict=True)):
                 return False
-            exact = batch.device.type == "cpu"
-            if not (torch.equal(wanted, found) if exact else torch.allclose(wanted, found, rtol=1e-4, atol=1e-5)):
-                return False
-    return True
+        few[0] = more[0]
+        beside, least = parts.prefix(few), 1e-5 if exact else 1e-2
+        return all(
+            bool((a[1] - b[1]).abs().max() <= least * b[1].abs().max()) for a, b in zip(_several(crossing), _several(beside), strict=True)
+        )
+
+
+def _several(crossing: object) -> tuple[torch.Tensor, ...]:
+    return cast("tuple[torch.Tensor, ...]", crossing if isinstance(crossing, tuple) else (crossing,))
+
+
+def _equal(a: torch.Tensor, b: torch.Tensor, *, exact: bool) -> bool:
+    return a.shape == b.shape and (torch.equal(a, b) if exact else torch.allclose(a, b, rtol=1e-4, atol=1e-5))
 
 
 def _between_backbone_and_head(backbone: nn.Module, head: nn.Module, example: torch.Tensor) -> Split:
@@ -156,7 +178,7 @@ def _by_graph(reading: Reading, example: torch.Tensor) -> Split | str:
         return whole(reading.module, example, f"nothing but the input can be cut off: {_EVERYTHING}")
     prefix, suffix = parts_of(reading, known, place, crossing)
     name = _last_frozen(reading.module, nodes[:place])
-    share = _share_of_work(prefix, reading.module, example)
+    share = _share_of_work(prefix, suffix, example)
     if share < WORTH:
         return whole(reading.module, example, f"only {share:.0%} of the work lies before the first trained layer: {_EVERYTHING}")
     layout = Layout(tuple(c for n in crossing if (c := known[n].crossing) is not None))
@@ -173,11 +195,10 @@ def _last_frozen(module: nn.Module, nodes: list[fx.Node]) -> str:
     return next(inside, layers[0] if layers else "input")
 
 
-def _share_of_work(prefix: nn.Module, module: nn.Module, example: torch.Tensor) -> float:
-    """Floating-point operations of the prefix, of those of the network; 1 where none are counted."""
-    counted: list[int] = []
-    for part in (prefix, module):
-        with evaluating(part), torch.inference_mode(), FlopCounterMode(display=False) as counter:
-            part(example[:1])
-        counted.append(counter.get_total_flops())
-    return counted[0] / counted[1] if counted[1] else 1.0
+def _share_of_work(prefix: nn.Module, suffix: nn.Module, example: torch.Tensor) -> float:
+    """Floating-point operations of the prefix, of those of both; 1 where none are counted."""
+    with evaluating(prefix), evaluating(suffix), torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        crossing = prefix(two_batches(example)[0])
+        before = counter.get_total_flops()
+        suffix(crossing)
+        return before / total if (total := counter.get_total_flops()) else 1.0

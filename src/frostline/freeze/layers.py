@@ -1,11 +1,13 @@
 """What a network is made of, in forward order: its parameters by name, and its blocks.
 
 A *block* is the smallest repeated unit that people name: a residual block, a transformer block, a convolution with its
-norm. Containers (``nn.Sequential``, ``nn.ModuleList``, and stages that hold a list of equal blocks) are looked through.
+norm. Containers (``nn.Sequential``, ``nn.ModuleList``, and stages that hold a list of equal blocks) are looked through;
+a repeated module that is itself made of a few convolutions in a list is not.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from torch import nn
@@ -76,7 +78,8 @@ def is_norm(module: nn.Module) -> bool:
     """Whether a module normalises: a norm layer of torch's, or one named so that holds its own scale and no children."""
     if isinstance(module, NORM_TYPES):
         return True
-    return "Norm" in type(module).__name__ and not any(True for _ in module.children())
+    kind = type(module).__name__
+    return ("Norm" in kind or kind == "Affine") and not any(True for _ in module.children())  # Affine: ResMLP's, without statistics
 
 
 def norm_parameters(module: nn.Module) -> set[str]:
@@ -90,7 +93,7 @@ def _blocks(module: nn.Module) -> list[Block]:
         parameters = tuple(f"{name}.{p}" for p, _ in child.named_parameters())
         if not parameters:
             continue
-        if found and is_norm(child):
+        if found and len(norm_parameters(child)) == len(parameters):
             last = found[-1]
             found[-1] = Block(last.name, (*last.modules, name), (*last.parameters, *parameters))
         else:
@@ -98,23 +101,67 @@ def _blocks(module: nn.Module) -> list[Block]:
     return found
 
 
-def _units(module: nn.Module, prefix: str) -> list[tuple[str, nn.Module]]:
-    units: list[tuple[str, nn.Module]] = []
-    for name, child in module.named_children():
-        full = f"{prefix}{name}"
-        units.extend(_units(child, f"{full}.") if _is_container(child) else [(full, child)])
-    return units
+def _units(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
+    """What is not looked through below ``module``, in forward order."""
+    children = [(name, child) for name, child in module.named_children() if any(True for _ in child.parameters())]
+    for name, child in _side_by_side(children):
+        twins = [other for _, other in children if type(other) is type(child)]
+        if _is_container(child, repeated=len(twins) > 1) and not (_is_list(module) and _is_repeated_row(child, twins)):
+            yield from _units(child, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", child
 
 
-def _is_container(module: nn.Module) -> bool:
-    """A list of layers, or a stage: a module that holds a list of at least two modules of one type."""
-    if type(module) in (nn.Sequential, nn.ModuleList):
-        return True
-    return _is_list_of_equals(module) or any(_is_list_of_equals(child) for child in module.children())
+def _side_by_side(children: list[tuple[str, nn.Module]]) -> Iterator[tuple[str, nn.Module]]:
+    """Neighbouring lists of one length that hold different kinds (embeddings, positions, blocks) are run abreast, blocks last."""
+    start = 0
+    while start < len(children):
+        stop, kinds = start, list[type]()
+        while stop < len(children) and type(child := children[stop][1]) is nn.ModuleList and len(child) == len(children[start][1]):  # pyright: ignore[reportArgumentType]
+            kinds.append(type(child[0]))
+            stop += 1
+        if len(kinds) > 1 and len(set(kinds)) == len(kinds):
+            lists = [[(f"{n}.{k}", part) for k, part in c.named_children()] for n, c in children[start:stop]]
+            for abreast in zip(*lists, strict=True):
+                yield from sorted(abreast, key=lambda part: _is_list(part[1]))
+        else:
+            stop = start + 1
+            yield children[start]
+        start = stop
 
 
-def _is_list_of_equals(module: nn.Module) -> bool:
-    if not isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict) and not type(module).__name__.endswith("Stage"):
+def _is_list(module: nn.Module) -> bool:
+    return type(module) in (nn.Sequential, nn.ModuleList)
+
+
+def _is_repeated_row(child: nn.Module, twins: list[nn.Module]) -> bool:
+    """Whether an ``nn.Sequential`` with layers of its own, such as (convolution, norm, activation), is there more than once."""
+    if type(child) is not nn.Sequential:
         return False
+    kinds = [type(c) for c in child]
+    own = any(not any(True for _ in c.children()) and not is_norm(c) and any(True for _ in c.parameters()) for c in child)
+    return own and sum([type(c) for c in twin.children()] == kinds for twin in twins) > 1
+
+
+def _is_container(module: nn.Module, *, repeated: bool) -> bool:
+    """A list of layers, or a stage: a module that holds a list of at least two modules of one type."""
+    if _is_list(module):
+        return True
+    lists = [c for c in (module, *module.children()) if isinstance(c, nn.Sequential | nn.ModuleList | nn.ModuleDict)]
+    kind = type(module).__name__
+    if kind.endswith("Stage"):
+        return bool(lists) or _holds_equals(module)
+    if kind.endswith(("Block", "Module")) and module not in lists:
+        repeated = True
+        lists = lists if len(lists) == len([c for c in module.children() if any(True for _ in c.parameters())]) == 1 else []
+    return any(_holds_equals(c) and (c is module or not repeated or _is_deep(c)) for c in lists)
+
+
+def _holds_equals(module: nn.Module) -> bool:
     kinds = [type(child) for child in module.children() if any(True for _ in child.children())]
     return len(kinds) >= 2 and len(set(kinds)) == 1
+
+
+def _is_deep(module: nn.Module) -> bool:
+    """Whether what a list holds is more than rows of layers, so that it could be blocks."""
+    return any(any(True for _ in inner.children()) for child in module.children() for inner in child.children())

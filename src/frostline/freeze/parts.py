@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,11 @@ from torch import fx, nn
 
 from frostline.backbone.trace import Traced, graph_module
 from frostline.freeze.reading import Reading, Value
+
+_VIEWS = """getitem getattr view view_as reshape flatten unflatten permute transpose swapaxes movedim squeeze unsqueeze expand chunk
+split unbind narrow select unfold contiguous to float type_as dropout drop_path"""
+VIEWS = frozenset(_VIEWS.split())
+"""Functions and methods that may give a part of what they are given rather than something new."""
 
 
 class Suffix(nn.Module):
@@ -67,7 +72,7 @@ def parts_of(reading: Reading, known: Mapping[fx.Node, Value], place: int, cross
     before, copied = fx.Graph(), dict[fx.Node, fx.Node]()
     for node in nodes[:place]:
         copied[node] = before.node_copy(node, lambda n: copied[n])
-    out = [copied[n] for n in crossing]
+    out = [before.call_method("unflatten", (copied[n], 0, (-1, f))) if (f := known[n].fold) > 1 else copied[n] for n in crossing]
     before.output(out[0] if len(out) == 1 else tuple(out))
     index = {n: i for i, n in enumerate(nodes)}
     marks = [index[n] for n in crossing]
@@ -84,8 +89,8 @@ def _suffix(module: nn.Module, traced: Traced, gives: list[Value], marks: list[i
     later = set(nodes[place:])
     placeholders = [graph.placeholder(f"crossing_{number}") for number in range(len(marks))]
     for mark, placeholder in zip(marks, placeholders, strict=True):
-        written = any(_writes(module, user, nodes[mark]) for user in nodes[mark].users if user in later)
-        copied[nodes[mark]] = graph.call_method("clone", (placeholder,)) if written else placeholder
+        given = placeholder if gives[mark].fold == 1 else graph.call_method("flatten", (placeholder, 0, 1))
+        copied[nodes[mark]] = graph.call_method("clone", (given,)) if _is_written(module, nodes[mark], later) else given
     for index, (node, value) in enumerate(zip(nodes, gives, strict=False)):
         if node in copied or not any(user in later for user in node.users):
             continue
@@ -102,6 +107,18 @@ def _suffix(module: nn.Module, traced: Traced, gives: list[Value], marks: list[i
     for node in nodes[place:]:
         copied[node] = graph.node_copy(node, lambda n: copied[n])
     return graph_module(module, graph, constants)
+
+
+def _is_written(module: nn.Module, value: fx.Node, later: Collection[fx.Node]) -> bool:
+    """Whether a later node may write into ``value``, or into a view of it."""
+    users = [user for user in value.users if user in later]
+    return any(_writes(module, user, value) or (_may_be_a_view(module, user) and _is_written(module, user, later)) for user in users)
+
+
+def _may_be_a_view(module: nn.Module, node: fx.Node) -> bool:
+    if node.op == "call_module":  # an identity, or dropout that is off
+        return not any(True for _ in module.get_submodule(str(node.target)).parameters())
+    return (str(node.target) if node.op == "call_method" else getattr(node.target, "__name__", "")) in VIEWS
 
 
 def _writes(module: nn.Module, user: fx.Node, value: fx.Node) -> bool:

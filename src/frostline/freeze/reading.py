@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import fx, nn
-from torch.fx.node import map_arg
+from torch.fx.node import map_aggregate, map_arg
 
 from frostline.backbone.trace import Traced, trace
 from frostline.freeze.apply import evaluating, in_mode
@@ -74,9 +74,14 @@ def _first_awake(module: nn.Module, nodes: list[fx.Node], awake: Collection[int]
             return index
         if node.op == "call_module":
             inside = list(module.get_submodule(str(node.target)).modules())
-            if any(id(m) in awake and isinstance(m, DRAWS) for m in inside):
+            if any((id(m) in awake and isinstance(m, DRAWS)) or _mixes_images(m) for m in inside):
                 return index
     return None
+
+
+def _mixes_images(module: nn.Module) -> bool:
+    """Whether a layer depends on the whole batch in eval mode too: batch norm that keeps no statistics."""
+    return isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None  # pyright: ignore[reportPrivateUsage]
 
 
 def _common(one: Traced, other: Traced) -> tuple[bool, int]:
@@ -104,11 +109,14 @@ class Value:
         kind: ``batch`` (a tensor whose first dimension is the batch), ``constant`` (the same whatever the batch),
             ``size`` (the number of images), or ``other``: something that no cut can cross.
         crossing: its shape, for ``batch``.
+        fold: how many rows of the tensor belong to an image, for ``batch``: patches or windows may be folded into its first
+            dimension; ``crossing`` has them unfolded.
         constant: its value, for ``constant``.
     """
 
     kind: str
     crossing: Crossing | None = None
+    fold: int = 1
     constant: Any = None
 
 
@@ -119,12 +127,9 @@ def values(reading: Reading, example: torch.Tensor) -> list[Value]:
         reading: the network, read.
         example: a batch of inputs ``(N, ...)``; the two batches are made of its rows.
     """
-    few, more = two_batches(example)
     body = reading.evaluated.run_by(reading.module)
-    with evaluating(reading.module), torch.inference_mode():
-        first = _Recorder(body, reading.first_trained).record(few)
-        second = _Recorder(body, reading.first_trained).record(more)
-    return [_value(a, b, len(few), len(more)) for a, b in zip(first, second, strict=True)]
+    with evaluating(reading.module), torch.no_grad():  # what is made in inference mode could not become a constant of what is trained
+        return _Twice(body, reading.first_trained).compare(*two_batches(example))
 
 
 def two_batches(example: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -139,44 +144,62 @@ def two_batches(example: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return few, more
 
 
-@dataclass(frozen=True)
-class _Batch:
-    """Stands for a tensor whose first dimension is the batch."""
+@dataclass(frozen=True, eq=False)
+class _Pair:
+    """What a node gives for either batch."""
 
-    crossing: Crossing
+    both: tuple[Any, Any]
 
 
-class _Recorder(fx.Interpreter):
-    """Runs the first nodes of a graph and keeps, of batch-sized tensors, only shape and layout."""
+class _Twice(fx.Interpreter):
+    """Runs the first nodes of a graph on two batches side by side, so that no more than both forward passes need is kept."""
 
     def __init__(self, module: fx.GraphModule, upto: int) -> None:
         super().__init__(module, garbage_collect_values=True)
-        self._upto, self._found = upto, list[Any]()
+        self._upto, self._found = upto, list[Value]()
 
-    def record(self, batch: torch.Tensor) -> list[Any]:
-        self._batch = len(batch)
+    def compare(self, few: torch.Tensor, more: torch.Tensor) -> list[Value]:
+        self._given = few, more
         with contextlib.suppress(StopIteration):
-            self.run(batch)
+            self.run(few)
         return self._found
 
-    def run_node(self, n: fx.Node) -> Any:
+    def run_node(self, n: fx.Node) -> _Pair:
         if len(self._found) == self._upto:
             raise StopIteration
-        result = super().run_node(n)
-        plain = isinstance(result, torch.Tensor) and result.ndim > 0 and result.shape[0] == self._batch and result.dtype == torch.float32
-        self._found.append(_Batch(Crossing(tuple(result.shape[1:]), is_channels_last(result))) if plain else result)
-        return result
+        given, run = self.fetch_args_kwargs_from_env(n), getattr(self, n.op)
+        a, b = self._given if n.op == "placeholder" else (run(n.target, *_of(which, given)) for which in (0, 1))
+        few, more = map(len, self._given)
+        self._found.append(Value("constant") if n.op == "get_attr" else _value(a, b, few, more))
+        return _Pair((a, b))
+
+
+def _of(which: int, given: Any) -> Any:
+    return map_aggregate(given, lambda v: cast("Any", v.both[which] if isinstance(v, _Pair) else v))
 
 
 def _value(a: Any, b: Any, few: int, more: int) -> Value:
-    if isinstance(a, _Batch) or isinstance(b, _Batch):
-        return Value("batch", a.crossing) if a == b else Value("other")
     if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
+        if a.ndim and a.ndim == b.ndim and a.shape[0] * more == b.shape[0] * few != 0:
+            return _batch(a, b, a.shape[0] // few)
         same = a.shape == b.shape and a.dtype == b.dtype and torch.equal(a, b)
         return Value("constant", constant=a.clone()) if same else Value("other")
-    if type(a) is not type(b):
-        return Value("other")
-    if isinstance(a, int) and not isinstance(a, bool) and (a, b) == (few, more):
+    if type(a) is type(b) is int and (a, b) == (few, more):
         return Value("size")
-    plain = isinstance(a, int | float | str | bool | torch.device | torch.dtype | type(None))
-    return Value("constant", constant=a) if plain and a == b else Value("other")
+    return (
+        Value("constant", constant=tuple(a) if isinstance(a, tuple) else a) if _is_plain(a) and _is_plain(b) and a == b else Value("other")
+    )
+
+
+def _batch(a: torch.Tensor, b: torch.Tensor, fold: int) -> Value:
+    last = is_channels_last(a)
+    if a.dtype != torch.float32 or a.shape[1:] != b.shape[1:] or last != is_channels_last(b) or (fold > 1 and last):
+        return Value("other")
+    shape = tuple(a.shape[1:])
+    return Value("batch", Crossing(shape if fold == 1 else (fold, *shape), last), fold)
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, tuple | list):
+        return all(_is_plain(v) for v in cast("Iterable[Any]", value))
+    return isinstance(value, int | float | str | torch.device | torch.dtype | None)
