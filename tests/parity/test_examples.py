@@ -1,4 +1,4 @@
-"""The first of the three ways: plain PyTorch and frostline reach the same accuracy within the noise."""
+"""The three ways: plain PyTorch and frostline reach the same accuracy within the noise."""
 
 from __future__ import annotations
 
@@ -20,10 +20,18 @@ def load(path: Path):
 
 
 @pytest.mark.slow
-def test_new_classifier(hymenoptera):
-    folder = EXAMPLES / "01_new_classifier"
-    ours = load(folder / "with_frostline.py").main(hymenoptera)
-    theirs = load(folder / "plain_torch.py").main(hymenoptera, epochs=2)
+@pytest.mark.parametrize(("name", "epochs"), [("01_new_classifier", 2), ("02_unfreeze_last_layers", 3), ("03_new_conv_head", 3)])
+def test_both_reach_the_same(name, epochs, hymenoptera):
+    ours = load(EXAMPLES / name / "with_frostline.py").main(hymenoptera)
+    theirs = load(EXAMPLES / name / "plain_torch.py").main(hymenoptera, epochs=epochs)
     low, high = wilson(round(ours * 153), 153)
     assert low <= theirs <= high
     assert min(ours, theirs) >= 0.9
+
+
+def test_every_example_has_its_plain_twin():
+    folders = sorted(p for p in EXAMPLES.iterdir() if p.is_dir())
+    assert [p.name for p in folders] == ["01_new_classifier", "02_unfreeze_last_layers", "03_new_conv_head"]
+    for folder in folders:
+        assert callable(load(folder / "with_frostline.py").main)
+        assert callable(load(folder / "plain_torch.py").main)
