@@ -71,11 +71,26 @@ class Views:
         augment: how they are made.
         count: how many of each image are made and cached; epochs go round them.
         live: a new one every epoch, of which nothing can be cached.
+
+    Raises:
+        RecipeError: an unknown augmentation, no view at all, or several that would all be the same.
     """
 
     augment: Augment = "none"
     count: int = 1
     live: bool = False
+
+    def __post_init__(self) -> None:
+        if self.augment not in ("none", "light", "strong"):
+            raise RecipeError(f"no augmentation is called {self.augment!r}", where="--augment", advice="use none, light or strong")
+        if self.count < 1:
+            raise _no_number(self.count)
+        if self.augment == "none" and (self.live or self.count > 1):
+            raise RecipeError(
+                f"{'live' if self.live else self.count} views without augmentation are all the same",
+                where="--views",
+                advice="add --augment light or strong",
+            )
 
     @staticmethod
     def parse(augment: str, views: str) -> Views:
@@ -87,22 +102,20 @@ class Views:
         >>> Views.parse("light", "4")
         Views(augment='light', count=4, live=False)
         """
-        if augment not in ("none", "light", "strong"):
-            raise RecipeError(f"no augmentation is called {augment!r}", where="--augment", advice="use none, light or strong")
         live = views == "live"
-        if not live and (not views.isdecimal() or int(views) < 1):
-            raise RecipeError(f"{views!r} is no number of views", where="--views", advice="give a whole number of at least 1, or live")
-        if augment == "none" and (live or int(views) > 1):
-            raise RecipeError(
-                f"{views} views without augmentation are all the same", where="--views", advice="add --augment light or strong"
-            )
-        return Views(augment, 1 if live else int(views), live)
+        if not live and not views.isdecimal():
+            raise _no_number(views)
+        return Views(cast("Augment", augment), 1 if live else int(views), live)
 
     def cached(self, seed: int) -> tuple[View, ...]:
         """The views to cache; one plain view where they are live or nothing is augmented."""
         if self.live or self.augment == "none":
             return (PLAIN,)
         return tuple(View(self.augment, seed, index) for index in range(self.count))
+
+
+def _no_number(given: object) -> RecipeError:
+    return RecipeError(f"{given!r} is no number of views", where="--views", advice="give a whole number of at least 1, or live")
 
 
 @lru_cache(maxsize=8)
@@ -113,10 +126,11 @@ def _transform(augment: str, size: tuple[int, int], interpolation: str) -> Calla
     if augment == "light":
         steps = [v2.RandomResizedCrop(size, (0.6, 1.0), interpolation=filters), v2.RandomHorizontalFlip()]
     else:
+        turning = v2.InterpolationMode.BICUBIC if interpolation == "lanczos" else filters  # Pillow turns and shears with none wider
         steps = [
             v2.RandomResizedCrop(size, (0.25, 1.0), interpolation=filters),
             v2.RandomHorizontalFlip(),
-            v2.RandAugment(interpolation=filters),
+            v2.RandAugment(interpolation=turning),
             v2.ColorJitter(0.3, 0.3, 0.3),
         ]
     return cast("Callable[[Image.Image], Image.Image]", v2.Compose(steps))

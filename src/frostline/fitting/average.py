@@ -1,4 +1,4 @@
-"""A moving average of the trained weights, judged and kept in their place (Polyak 1992; the warm-up is TensorFlow's)."""
+"""A moving average of what is trained, judged and kept in its place (Polyak 1992; the warm-up is TensorFlow's)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Iterator, Mapping
 
 import torch
-from torch import nn
 
 
 class MovingAverage:
@@ -14,11 +13,11 @@ class MovingAverage:
 
     Args:
         decay: share of the old average that stays, at most; fewer while there are few steps: ``min(decay, (1 + t) / (10 + t))``.
-        weights: the trained weights, by name.
+        weights: the trained weights, and the batch-norm statistics that go with them, by name.
         state: the averages by name, filled and kept up to date here; what is in it already is gone on with.
     """
 
-    def __init__(self, decay: float, weights: Mapping[str, nn.Parameter], state: dict[str, torch.Tensor]) -> None:
+    def __init__(self, decay: float, weights: Mapping[str, torch.Tensor], state: dict[str, torch.Tensor]) -> None:
         self._decay, self._weights, self._state = decay, weights, state
         if decay and not state:
             state.update({n: p.detach().clone() for n, p in weights.items()})

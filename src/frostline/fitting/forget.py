@@ -18,6 +18,8 @@ from frostline.model import TransferModel
 
 HELD_OUT = 64
 """Images that features are compared on, at most."""
+FEWEST = 8
+"""Fewer held-out images than these tell nothing: any two features of one image, or of two, are wholly unlike, or alike."""
 
 
 def originals(model: TransferModel, plans: Sequence[ResolvedPlan]) -> dict[str, torch.Tensor]:
@@ -48,8 +50,10 @@ def forgetting_of(model: TransferModel, original: Mapping[str, torch.Tensor], im
     new = _features(model, pixels)
     kept = {n: tensors[n].detach().clone() for n in original}
     put_back(tensors, dict(original))
-    old = _features(model, pixels)
-    put_back(tensors, kept)
+    try:
+        old = _features(model, pixels)
+    finally:
+        put_back(tensors, kept)
     return Forgetting(
         distance=block_distances(model.backbone, original),
         similarity=linear_cka(old, new),
@@ -59,8 +63,8 @@ def forgetting_of(model: TransferModel, original: Mapping[str, torch.Tensor], im
 
 
 def _pixels(model: TransferModel, images: ImageSet) -> torch.Tensor:
-    step = max(1, len(images) // HELD_OUT)  # spread over all, for the images lie class by class
-    paths = images.paths[::step][:HELD_OUT]
+    count = min(HELD_OUT, len(images))
+    paths = [images.paths[i * len(images) // count] for i in range(count)]  # spread over all, for the images lie class by class
     found = [p for batch in pixel_batches(paths, model.opened.preprocess, full_batches(len(paths))) for p in batch]
     return torch.stack([p for p in found if isinstance(p, torch.Tensor)])
 

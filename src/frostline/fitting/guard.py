@@ -99,12 +99,21 @@ def overfitting(train_right: int, train_n: int, val_right: int, val_n: int) -> O
 def linear_cka(one: torch.Tensor, other: torch.Tensor) -> float:
     """Linear centred kernel alignment of ``(N, C)`` and ``(N, D)`` features, 0 to 1 (Kornblith 2019, eq. 3 with linear kernels).
 
-    1 for features that are a rotation and scaling of each other. Of ``(N, ...)`` all else is one dimension.
+    1 for features that are a rotation and scaling of each other. Features that are the same for all images are like each other and
+    unlike all else. Of ``(N, ...)`` all else is one dimension.
     """
-    x, y = (f.flatten(1).double() for f in (one, other))
-    x, y = x - x.mean(0), y - y.mean(0)
-    a, b = x @ x.T, y @ y.T  # N x N is smaller than C x D here
-    return float((a * b).sum() / (a.norm() * b.norm()).clamp(min=1e-300))
+    a, b = (_centred_kernel(f.flatten(1).double()) for f in (one, other))
+    norms = float(a.norm()), float(b.norm())
+    if not all(norms):
+        return float(norms[0] == norms[1])
+    return float((a * b).sum()) / (norms[0] * norms[1])
+
+
+def _centred_kernel(features: torch.Tensor) -> torch.Tensor:
+    """``(N, N)``, which is smaller than ``(C, C)`` here; exactly zero where all images have the same features."""
+    centred = features - features.mean(0)
+    same = float(centred.norm()) <= 1e-9 * float(features.norm())
+    return centred @ centred.T * (0.0 if same else 1.0)
 
 
 def block_distances(backbone: nn.Module, original: Mapping[str, torch.Tensor]) -> dict[str, float]:

@@ -56,7 +56,8 @@ class Options:
         clip_norm: the most the norm of all gradients together may be; 0 does not clip.
         accumulate: batches whose gradients make one step.
         class_weights: ``balanced`` weighs every class by the inverse of its share (as in scikit-learn); ``none``.
-        ema: decay of a moving average of the trained weights that is judged and kept instead of them, below 1; 0 keeps none.
+        ema: decay of a moving average of the trained weights (and of their batch-norm statistics) that is judged and kept
+            instead of them, below 1; 0 keeps none.
         l2_sp: strength of the pull of backbone weights towards their pre-trained values (Li 2018); 0 does not pull.
         wise: mix the weights of a later phase with those it started from, by the validation loss (WiSE-FT, Wortsman 2022).
     """

@@ -12,7 +12,7 @@ from frostline.data.views import Views
 from frostline.errors import RecipeError
 from frostline.features.images import ImageSet
 from frostline.fitting.events import Event, Finished
-from frostline.fitting.forget import forgetting_of, originals
+from frostline.fitting.forget import FEWEST, forgetting_of, originals
 from frostline.fitting.guard import Guards, overfitting
 from frostline.fitting.hyper import Options
 from frostline.fitting.ledger import Ledger
@@ -76,7 +76,8 @@ def fit(
         AuditError: a frozen tensor changed (a bug).
     """
     options.check()
-    if options.wise and (strategy == "plain" or val_images is None):
+    phases = phases_of(strategy, plan, model.backbone)
+    if options.wise and (len(phases) == 1 or val_images is None):
         raise RecipeError(
             "there is nothing to mix with: weights of one phase are mixed with those of the phase before, by validation images",
             where="--wise",
@@ -84,11 +85,10 @@ def fit(
         )
     device = resolve_device(compute.device)
     model.to(device)
-    phases = phases_of(strategy, plan, model.backbone)
     plans = [phase.plan.resolve(model) for phase in phases]
     given = Given(epochs, batch_size, lr, backbone_lr, weight_decay, options, views, seed)
-    job = Job(model, device, compute, given, len(phases), originals(model, plans))
     images = Labelled(_image_set(train_images), None if val_images is None else _image_set(val_images))
+    job = Job(model, device, compute, given, len(phases), len(images.train), originals(model, plans))
     ledger = Ledger() if resume is None else Ledger.of(resume.facts["ledger"])
     trained: Trained | None = None
     for phase in phases[ledger.phase :]:
@@ -107,7 +107,9 @@ def _finished(job: Job, trained: Trained, ledger: Ledger, resolved: ResolvedPlan
     if val_logits is not None and val_labels is not None:
         rights = [int((logits.argmax(1) == labels).sum()) for logits, labels in ((train_logits, train_labels), (val_logits, val_labels))]
         fit = overfitting(rights[0], len(train_labels), rights[1], len(val_labels))
-    held_out = trained.images.train if trained.images.val is None else trained.images.val
+    held_out = trained.images.val
+    if held_out is None or len(held_out) < FEWEST:
+        held_out = trained.images.everything
     forgot = forgetting_of(job.model, job.original, held_out) if job.original else None
     guards = Guards(fit, forgot)
     return Finished(

@@ -76,7 +76,8 @@ def train(
     Raises:
         RecipeError: the loss became NaN or infinite before any epoch was done.
     """
-    average = MovingAverage(task.objective.options.ema, task.trained, progress.average)
+    followed = {n: t for n, t in task.changing.items() if t.is_floating_point()}
+    average = MovingAverage(task.objective.options.ema, followed, progress.average)
     while progress.epoch < task.hyper.epochs and progress.stale < task.hyper.patience:
         began = time.perf_counter()
         bad_step = yield from _one_epoch(task, optimizer, average, progress, snapshot)
@@ -89,7 +90,12 @@ def train(
             give = partial(_same, snapshot(progress))
         with average.in_place():
             val_loss, val_accuracy = yield from _validate(task, give)
-            close_epoch(task, progress, val_loss, val_accuracy)
+            sound = _sound(task, val_loss)
+            if sound:
+                close_epoch(task, progress, val_loss, val_accuracy)
+        if not sound:
+            yield _diverged(task, progress, progress.step - 1, optimizer)
+            break
         yield EpochDone(
             task.phase,
             progress.epoch,
@@ -118,9 +124,14 @@ def _one_epoch(
     groups = steps_of(len(labels), task.hyper.batch_size, task.objective.options.accumulate, task.seed, epoch, task.number)
     set_mode(task.module, training=True)
     batches = task.train.batches([part for group in groups[progress.step :] for part in group], epoch)
+
+    def set_rate_of(number: int) -> None:
+        set_rates(optimizer, warmup_cosine(number, task.hyper.epochs * len(groups), task.hyper.warmup_fraction))
+
+    set_rate_of(epoch * len(groups) + max(0, progress.step - 1))  # the epoch may be resumed behind its last step
     for step, group in enumerate(groups[progress.step :], start=progress.step):
         number = epoch * len(groups) + step
-        set_rates(optimizer, warmup_cosine(number, task.hyper.epochs * len(groups), task.hyper.warmup_fraction))
+        set_rate_of(number)
         with seeded(task.seed, f"layers {task.number}", number):
             loss, right = _accumulate(task, optimizer, batches, group, number)
         if not math.isfinite(loss):
@@ -192,6 +203,12 @@ def logits_of(module: nn.Module, source: Source, eval_batch: int = 256) -> torch
     with evaluating(module), torch.inference_mode():
         parts = in_order(len(source.labels), eval_batch)
         return torch.cat([module(inputs).to(torch.float32).cpu() for inputs in source.batches(parts)])
+
+
+def _sound(task: Task, val_loss: float | None) -> bool:
+    """Whether an epoch may be kept: its last step has not made a number infinite or NaN, which no loss of training has met yet."""
+    weights = all(bool(torch.isfinite(weight).all()) for weight in task.trained.values())
+    return weights and (val_loss is None or math.isfinite(val_loss))
 
 
 def close_epoch(task: Task, progress: Progress, val_loss: float | None, val_accuracy: float | None) -> None:

@@ -68,11 +68,15 @@ class Objective:
 def balanced_weights(labels: torch.Tensor, classes: int) -> torch.Tensor:
     """``n / (classes * images of the class)``, as scikit-learn's ``class_weight="balanced"``: ``(classes,)`` float32.
 
+    A class without images is not counted and weighs nothing; label smoothing would else pull hardest towards it.
+
     >>> balanced_weights(torch.tensor([0, 0, 0, 1]), 2)
     tensor([0.6667, 2.0000])
     """
-    counts = torch.bincount(labels.cpu(), minlength=classes).clamp(min=1)
-    return (len(labels) / (classes * counts.double())).float().to(labels.device)
+    counts = torch.bincount(labels.cpu(), minlength=classes).double()
+    met = counts > 0
+    weights = torch.where(met, len(labels) / (met.sum() * counts.clamp(min=1)), 0.0)
+    return weights.float().to(labels.device)
 
 
 def _mixed(inputs: Inputs, partner: torch.Tensor, share: float) -> Inputs:

@@ -55,6 +55,8 @@ class Job:
         compute: cache and precision.
         given: what a person asked for.
         phases: how many there are.
+        images: how many were given to train on, those that turn out to be none included: the rule must not depend on the phase
+            in which it is asked.
         original: backbone tensors as they were, by name; see :func:`frostline.fitting.forget.originals`.
     """
 
@@ -63,6 +65,7 @@ class Job:
     compute: Compute
     given: Given
     phases: int
+    images: int
     original: Mapping[str, torch.Tensor]
 
 
@@ -101,7 +104,7 @@ def run_phase(job: Job, phase: Phase, images: Labelled, ledger: Ledger, resume: 
     if resume is not None:
         put_back(tensors, resume.part("start"))
     parts = _split(job, resolved)
-    hyper = _hyper(job, phase, resolved, len(images.train))
+    hyper = _hyper(job, phase, resolved)
     yield Planned(phase.name, number + 1, job.phases, resolved, parts.cut, hyper)
 
     before = fingerprint(model, resolved)
@@ -131,7 +134,7 @@ def run_phase(job: Job, phase: Phase, images: Labelled, ledger: Ledger, resume: 
         alpha, loss = _mix(task, inside, start)
     proof = audit(before, fingerprint(model, resolved))
     proof.check()
-    kept = ledger.val_loss is None or loss is None or loss < ledger.val_loss
+    kept = ledger.val_loss is None or loss is None or (loss < ledger.val_loss and alpha != 0)
     if not kept:
         put_back(tensors, start)
     seconds = time.perf_counter() - began
@@ -151,9 +154,9 @@ def _split(job: Job, resolved: ResolvedPlan) -> Split:
     return split_resolved(model, resolved, example)
 
 
-def _hyper(job: Job, phase: Phase, resolved: ResolvedPlan, images: int) -> Hyper:
+def _hyper(job: Job, phase: Phase, resolved: ResolvedPlan) -> Hyper:
     kind = type(job.model.head).__name__.removesuffix("Head").lower()
-    rule = default_hyper(images=images, head=kind, backbone_trained=resolved.backbone_trained)
+    rule = default_hyper(images=job.images, head=kind, backbone_trained=resolved.backbone_trained)
     asked = job.given
     return override(
         rule,

@@ -120,6 +120,7 @@ def _cached(
     weights = tensors_digest(parts.prefix.state_dict())
     stores: dict[View, FeatureStore] = {}
     done: list[Extracted] = []
+    size = 0
     for view in dict.fromkeys((PLAIN, *views)):
         wanted = images.everything if view == PLAIN and PLAIN in views else images.val if view == PLAIN else images.train
         if wanted is None:
@@ -129,13 +130,11 @@ def _cached(
         )
         stores[view] = FeatureStore.open(cache, key)
         done.append((yield from ensure_features(stores[view], key, prefix, wanted, view)))
+        size += stores[view].bytes_of(wanted.digests)
     bad = {d: why for store in stores.values() for d, why in store.skipped.items()}
     before = images.skipped
     images = images.usable(bad) if not images.checked else images
     extracted = Extracted(sum(e.decoded for e in done), sum(e.forwarded for e in done), sum(e.seconds for e in done))
-    size = sum(
-        store.bytes_of((images.everything if v == PLAIN and PLAIN in views else images.train).digests) for v, store in stores.items()
-    )
     yield FeaturesReady(extracted, size, images.skipped[len(before) :])
     rows = tuple(stores[view].gather(images.train.digests) for view in views)
     train = FeatureRows(rows, _labels(images.train, prefix.device), parts.layout, seed)

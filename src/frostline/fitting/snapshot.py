@@ -40,7 +40,7 @@ class Progress:
         best_accuracy: the highest validation accuracy so far, of any epoch.
         stale: epochs since loss or accuracy last improved.
         best: the best weights, with everything else that training may change.
-        average: moving averages of the trained weights, where they are kept.
+        average: moving averages, where they are kept.
     """
 
     epoch: int = 0

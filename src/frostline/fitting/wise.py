@@ -22,11 +22,9 @@ def interpolate(
     Returns:
         The share of ``end``, the loss and the mixture; of equal losses the one nearer to ``end``.
     """
-    found = [(loss_of(mixed := _mixture(start, end, share)), -share, mixed) for share in SHARES]
-    loss, share, mixture = min(found, key=lambda f: f[:2])
-    return -share, loss, mixture
+    loss, share = min((loss_of(_mixture(start, end, share)), -share) for share in SHARES)
+    return -share, loss, _mixture(start, end, -share)
 
 
 def _mixture(start: Mapping[str, torch.Tensor], end: Mapping[str, torch.Tensor], share: float) -> dict[str, torch.Tensor]:
-    mixed = {n: torch.lerp(start[n], e, share) if e.is_floating_point() else e for n, e in end.items()}
-    return dict(end) if share == 1 else mixed
+    return {n: torch.lerp(start[n], e, share) if e.is_floating_point() else e for n, e in end.items()}
