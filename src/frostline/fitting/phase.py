@@ -134,7 +134,7 @@ def run_phase(job: Job, phase: Phase, images: Labelled, ledger: Ledger, resume: 
         alpha, loss = _mix(task, inside, start)
     proof = audit(before, fingerprint(model, resolved))
     proof.check()
-    kept = ledger.val_loss is None or loss is None or (loss < ledger.val_loss and alpha != 0)
+    kept = ledger.val_loss is None or loss is None or loss < ledger.val_loss
     if not kept:
         put_back(tensors, start)
     seconds = time.perf_counter() - began
