@@ -56,7 +56,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         backbone: what :func:`frostline.open_backbone` takes by name.
         weights: ``default``, ``random`` or a file.
         unfreeze: selector of backbone layers to train as well.
-        head: ``linear`` or ``mlp:WIDTH``.
+        head: ``linear``, ``mlp:WIDTH``, ``conv:CHANNELS`` or ``attention``.
         batch_norm: what batch norm does in frozen layers: ``frozen``, ``affine`` or ``train``.
         epochs: like the four after it, by the documented rule unless given.
         batch_size: images a step.

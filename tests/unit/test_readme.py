@@ -12,8 +12,13 @@ import traceback
 from pathlib import Path
 
 import pytest
+import torch
 
 from conftest import ROOT, make_images
+from frostline import Recipe, open_backbone
+from frostline.data import read_data
+from frostline.features.images import digest_files
+from frostline.run.identity import begin, identity_of
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -36,14 +41,32 @@ def command_lines(text: str) -> list[str]:
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """What README's reader has: images under the names that README uses."""
+    """What README's reader has: images, a script and an interrupted run under the names that README uses."""
     for split, seed in (("train", 0), ("val", 1)):
         make_images(tmp_path / "DATA" / split, {"ants": 3, "bees": 3}, seed)
     make_images(tmp_path / "LABELLED", {"ants": 2, "bees": 2}, seed=2)
     make_images(tmp_path, {"PICTURES": 2}, seed=3)
     (tmp_path / "a.jpg").write_bytes((tmp_path / "PICTURES" / "000.png").read_bytes())
+    (tmp_path / "train.py").write_text(SCRIPT)
     monkeypatch.chdir(tmp_path)
+    begin(Path("RUN"), recipe := Recipe(data="DATA", epochs=1), begun(recipe))
     return tmp_path
+
+
+SCRIPT = """
+import torch
+
+def build():
+    model = torch.nn.Linear(4, 2)
+    return model, torch.optim.SGD(model.parameters(), lr=0.1)
+"""
+
+
+def begun(recipe):
+    """The identity of a run that was interrupted before its first checkpoint."""
+    manifest = read_data(Path(recipe.data))
+    digests = digest_files([r.path for r in manifest.records])
+    return identity_of(manifest, digests, open_backbone(recipe.backbone), torch.device("cpu"))
 
 
 def my_network():

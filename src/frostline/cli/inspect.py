@@ -17,7 +17,7 @@ def inspect(
     weights: Annotated[str, typer.Option(help="default, random, or a file")] = "default",
     replace_layer: Annotated[str | None, typer.Option(help="layer of one's own network to drop, such as fc")] = None,
     unfreeze: Annotated[str, typer.Option(help="none, last:N, from:NAME, NAME[,NAME], params:N, norm, bias or all")] = "none",
-    head: Annotated[str, typer.Option(help="linear or mlp:WIDTH")] = "linear",
+    head: Annotated[str, typer.Option(help="linear, mlp:WIDTH, conv:CHANNELS or attention")] = "linear",
     classes: Annotated[int, typer.Option(help="number of classes of the head")] = 2,
     batch_norm: Annotated[str, typer.Option(help="in frozen layers: frozen, affine or train")] = "frozen",
     json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
