@@ -90,7 +90,7 @@ def train(
     leaks = duplicates_across(at_hand.manifest, at_hand.digests)
     timing = Timing(startup, began, time.perf_counter())
     summary = summarise(run, events, test, at_hand.manifest, journal.phases, leaks, timing)
-    write_run(out, RunRecord(recipe, summary, journal.epochs, at_hand.manifest, at_hand.model, at_hand.original))
+    summary = write_run(out, RunRecord(recipe, summary, journal.epochs, at_hand.manifest, at_hand.model, at_hand.original))
     journal.close()
     return summary
 

@@ -60,6 +60,7 @@ def test_json_has_the_keys_of_the_contract(run):
     assert set(said["val"]) >= {"n", "accuracy", "interval", "log_loss"}
     assert set(said["cache"]) >= {"cut", "hit", "bytes"}
     assert set(said["seconds"]) >= {"total", "startup", "features", "train", "write"}
+    assert 0 < said["seconds"]["write"] < said["seconds"]["total"]
     assert said["classes"] == ["green", "red"]
     assert said["train"]["n"] == 48
     assert said["val"]["n"] == 12

@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import save
 
@@ -35,19 +37,20 @@ class RunRecord:
     """
 
     recipe: Recipe
-    summary: Mapping[str, object]
+    summary: Mapping[str, Any]
     metrics: Sequence[Mapping[str, object]]
     manifest: Manifest
     model: TransferModel
     original: Mapping[str, str]
 
 
-def write_run(folder: Path, record: RunRecord) -> None:
-    """Write all files of a run.
+def write_run(folder: Path, record: RunRecord) -> dict[str, Any]:
+    """Write all files of a run; gives the summary as written, with the seconds that writing the files before it took.
 
     Raises:
         RunError: the folder cannot be written.
     """
+    began = time.perf_counter()
     device = next(record.model.parameters()).device
     try:
         write_text(folder / layout.RECIPE, record.recipe.to_toml())
@@ -57,9 +60,13 @@ def write_run(folder: Path, record: RunRecord) -> None:
         write_text(folder / layout.PREPROCESS, as_json(record.model.opened.preprocess.settings()))
         write_text(folder / layout.ENVIRONMENT, as_json(environment(device)))
         write_bytes(folder / layout.WEIGHTS, _weights(record))
-        write_text(folder / layout.SUMMARY, as_json(dict(record.summary)))
+        spent = time.perf_counter() - began
+        seconds = {**record.summary["seconds"], "write": spent, "total": record.summary["seconds"]["total"] + spent}
+        summary = {**record.summary, "seconds": seconds}
+        write_text(folder / layout.SUMMARY, as_json(summary))
     except OSError as fault:
         raise RunError(f"cannot be written ({fault.strerror or fault})", where=folder, advice="give another folder with --out") from fault
+    return summary
 
 
 def as_json(value: object) -> str:
