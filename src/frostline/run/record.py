@@ -60,9 +60,10 @@ def write_run(folder: Path, record: RunRecord) -> dict[str, Any]:
         write_text(folder / layout.PREPROCESS, as_json(record.model.opened.preprocess.settings()))
         write_text(folder / layout.ENVIRONMENT, as_json(environment(device)))
         write_bytes(folder / layout.WEIGHTS, _weights(record))
-        spent = time.perf_counter() - began
-        seconds = {**record.summary["seconds"], "write": spent, "total": record.summary["seconds"]["total"] + spent}
-        summary = {**record.summary, "seconds": seconds}
+        summary = dict(record.summary)
+        if not summary["seconds"]["write"]:  # a run that is saved again keeps the seconds of its first time
+            spent = time.perf_counter() - began
+            summary["seconds"] = {**summary["seconds"], "write": spent, "total": summary["seconds"]["total"] + spent}
         write_text(folder / layout.SUMMARY, as_json(summary))
     except OSError as fault:
         raise RunError(f"cannot be written ({fault.strerror or fault})", where=folder, advice="give another folder with --out") from fault
