@@ -45,12 +45,15 @@ levit_128s efficientformer_l1 efficientformerv2_s0 efficientvit_b0 efficientvit_
 twins_pcpvt_small twins_svt_small pvt_v2_b0 crossvit_9_240 convit_tiny volo_d1_224 tnt_s_patch16_224 pit_ti_224 nest_tiny
 convmixer_768_32 hiera_tiny_224 visformer_tiny tiny_vit_5m_224 focalnet_tiny_srf fastvit_t8 edgenext_xx_small gcvit_xxtiny
 davit_tiny mvitv2_tiny
-
+sequencer2d_s mambaout_femto halonet26t lambda_resnet26t starnet_s1 test_vit shvit_s1 swiftformer_xs rdnet_tiny ghostnetv3_050
+hardcorenas_a vit_tiny_r_s16_p8_224 botnet26t_256 bat_resnext26ts haloregnetz_b naflexvit_base_patch16_gap samvit_base_patch16_224
+legacy_seresnet18 nextvit_small coat_tiny maxxvitv2_nano_rw_256 vitamin_small_224 mobileone_s0 tresnet_m repghostnet_050
+mobilenet_edgetpu_v2_xs
 """)
 TORCHVISION = words("""
 resnet18 resnext50_32x4d wide_resnet50_2 densenet121 efficientnet_b0 efficientnet_v2_s mobilenet_v2 mobilenet_v3_small mnasnet0_5
 shufflenet_v2_x0_5 squeezenet1_1 googlenet inception_v3 convnext_tiny regnet_y_400mf vgg11
-
+vgg11_bn alexnet vit_b_32 swin_t swin_v2_t maxvit_t
 """)
 ARCHITECTURES = (*(f"timm:{n}" for n in TIMM), *(f"torchvision:{n}" for n in TORCHVISION))
 DROPOUT = 0.1
@@ -136,7 +139,7 @@ def check(name: str) -> Row:
 def _rouse(model: nn.Module) -> None:
     """Let every layer have its say: heads, scales and last norms of residual branches that begin at nothing hide what is wrong."""
     for module in model.modules():
-        if isinstance(module, nn.Dropout):
+        if isinstance(module, nn.Dropout) and not module.inplace:
             module.p = DROPOUT
     draw = torch.Generator().manual_seed(0)
     with torch.no_grad():

@@ -11,10 +11,11 @@ from torch import nn
 
 from frostline import FreezePlan, split
 from frostline.backbone.trace import trace
-from frostline.freeze.apply import evaluating
+from frostline.freeze.apply import evaluating, freeze
 from frostline.freeze.crossing import Layout
 from frostline.freeze.cut import agrees
 from frostline.freeze.layers import layers_of
+from frostline.freeze.reading import read
 
 X = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
 
@@ -315,3 +316,37 @@ def test_lists_that_are_run_abreast_are_read_abreast():
     in_turn = nn.Module()
     in_turn.one, in_turn.two = (nn.ModuleList([nn.Linear(3, 3), nn.Linear(3, 3)]) for _ in range(2))
     assert [b.name for b in layers_of(in_turn).blocks] == ["one.0", "one.1", "two.0", "two.1"]
+
+
+class Keeping(nn.Module):
+    """ConViT's attention: keeps a tensor it made when it first met an input, and multiplies by it from then on."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.last = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 2)
+        self.position = nn.Linear(4, 4)
+        self.kept = torch.zeros(0)
+
+    def forward(self, x):
+        if len(self.kept) == 0:
+            self.kept = torch.ones(1, 4) + 0
+        return self.last(self.second(self.first(x)) * self.position(self.kept))
+
+
+def test_a_tensor_that_a_network_keeps_from_an_unrecorded_pass_can_be_trained_through():
+    net = Keeping()
+    parts = split(net, FreezePlan("last:1"), X)
+    with torch.no_grad():
+        net(X)  # as features are computed, whatever the cut
+    again = split(net, FreezePlan("all"), X)
+    for found in (parts, again):
+        found.suffix(found.prefix(X)).sum().backward()
+    assert net.position.weight.grad is not None
+
+
+def test_dropout_of_nothing_does_not_end_the_prefix():
+    net = nn.Sequential(nn.Dropout(0.0), nn.Linear(4, 4), nn.Linear(4, 2)).train()
+    freeze(net, trainable=("2.weight",), pinned=("1",))  # not pinned, and awake
+    assert read(net, ()).first_trained == 3
+    net[0].p = 0.5
+    assert read(net, ()).first_trained == 1

@@ -9,11 +9,14 @@ import pytest
 import torch
 
 from frostline import Compute, EpochDone, Finished, FreezePlan, ImageSet, Options, Phase, TransferModel, fit
+from frostline._rng import beta
 from frostline.data import ensure_splits, read_data
+from frostline.data.views import Views
 from frostline.errors import PlanError, RecipeError
 from frostline.features import FeatureProgress
-from frostline.fitting import FeaturesReady, PhaseDone, Planned, StepDone
+from frostline.fitting import FeaturesReady, PhaseDone, Planned, StepDone, Stopped, objective
 from frostline.fitting.phases import phases_of
+from frostline.fitting.sources import ImageRows
 from frostline.run.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 
 
@@ -97,6 +100,45 @@ def test_a_phase_that_does_not_help_is_undone_to_the_last_bit(tiny, sets, tmp_pa
     assert all(torch.equal(kept[n], t) for n, t in model.state_dict().items())
     assert event.guards.forgetting is None
     assert event.resolved.trainable == ("head.linear.weight", "head.linear.bias")
+
+
+def test_a_later_phase_that_diverges_at_once_is_undone_to_the_last_bit(tiny, sets, tmp_path):
+    model = TransferModel(tiny())
+    phases = [Phase("head", FreezePlan(), epochs=2), Phase("wild", FreezePlan("all"), epochs=2, lr=1e30, backbone_lr=1e30)]
+    kept, stopped = {}, []
+    for event in fit(model, FreezePlan(), *sets, strategy=phases, compute=Compute(tmp_path), options=Options(wise=True)):
+        if isinstance(event, PhaseDone) and event.phase == "head":
+            kept = copy.deepcopy(model.state_dict())
+        if isinstance(event, Stopped):
+            stopped.append(event.why)
+    assert any("the phase is undone" in why for why in stopped)
+    assert all(torch.equal(kept[n], t) for n, t in model.state_dict().items())
+    assert event.audit.frozen_unchanged
+    assert event.audit.trainable_moved
+    with pytest.raises(RecipeError, match="NaN or infinite"):  # a first phase has nothing to go back to
+        list(fit(TransferModel(tiny()), FreezePlan(), *sets, strategy=phases[1:], compute=Compute(tmp_path)))
+
+
+def test_each_phase_sees_live_views_and_mixtures_of_its_own(tiny, sets, tmp_path, monkeypatch):
+    seen, drawn = [], []
+
+    def batches(self, parts, epoch=None):
+        if epoch is not None:
+            seen.append(int(self._numbers(epoch)[0]))
+        yield from original(self, parts, epoch)
+
+    def noted(parameter, seed, purpose, index=0):
+        drawn.append(share := beta(parameter, seed, purpose, index))
+        return share
+
+    original = ImageRows.batches
+    monkeypatch.setattr(ImageRows, "batches", batches)
+    monkeypatch.setattr(objective, "beta", noted)
+    phases = [Phase(n, FreezePlan(u), epochs=2, lr=0.02) for n, u in (("a", "none"), ("b", "last:1"))]
+    options, views = Options(mixup=0.4), Views.parse("light", "live")
+    list(fit(TransferModel(tiny()), FreezePlan(), *sets, strategy=phases, options=options, views=views, compute=Compute(tmp_path)))
+    assert seen == [0, 1, 2, 3]
+    assert len(set(drawn)) == len(drawn) >= 8
 
 
 def test_features_of_layers_that_a_phase_changed_are_never_those_of_before(tiny, sets, tmp_path):

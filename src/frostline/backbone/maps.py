@@ -30,7 +30,7 @@ def as_feature_map(opened: Backbone) -> Backbone:
     """
     network = opened.body
     example = _pictures(opened)
-    with torch.inference_mode():
+    with torch.no_grad():
         given: torch.Tensor = network(example)
     vector = tuple(given.shape[1:])
     if _has_positions(vector):
@@ -115,7 +115,7 @@ def _last_map_of(network: nn.Module, example: torch.Tensor) -> tuple[Traced, fx.
     whole = [name for name, _ in network.named_modules() if name]
     for leaves in (whole, []):
         traced = trace(network, leaves)
-        with torch.inference_mode():
+        with torch.no_grad():
             shapes = _Shapes(traced.run_by(network), len(example)).of(example)
         last = _last_map(list(traced.graph.nodes), shapes)
         if last is not None:

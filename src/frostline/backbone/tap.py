@@ -24,7 +24,7 @@ def output_shapes(network: nn.Module, names: Sequence[str], example: torch.Tenso
     found: dict[str, tuple[int, ...]] = {}
     handles = [network.get_submodule(name).register_forward_hook(functools.partial(_record, found, name)) for name in names]
     try:
-        with torch.inference_mode():
+        with torch.no_grad():
             network(example)
     finally:
         for handle in handles:

@@ -54,7 +54,7 @@ def cache_features(prefix: nn.Module, dataset: MapDataset, *, batch_size: int = 
         items = [_pair(dataset[i], i) for i in range(start, min(start + batch_size, len(dataset)))]
         inputs = torch.stack([x for x, _ in items])
         full = torch.cat([inputs, inputs.new_zeros(batch_size - len(inputs), *inputs.shape[1:])])
-        with evaluating(prefix), torch.inference_mode():
+        with evaluating(prefix), torch.no_grad():
             out = prefix(full.to(place))
         crossing = out if isinstance(out, tuple) else (out,)
         rows.append(tuple(t[: len(items)].cpu().clone() for t in crossing))

@@ -80,7 +80,7 @@ class Prefix:
         images it was computed with.
         """
         found: list[torch.Tensor] = []
-        with evaluating(self.body), torch.inference_mode():
+        with evaluating(self.body), torch.no_grad():
             for part in pixels.split(BATCH):
                 x = self.preprocess.normalise(filled_up(part).to(self.device)).contiguous(memory_format=torch.channels_last)
                 with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):

@@ -16,7 +16,7 @@ def feature_shape(backbone: Backbone) -> tuple[int, ...]:
         BackboneError: the network does not take such images, or gives no tensor.
     """
     try:
-        with evaluating(backbone.body), torch.inference_mode():
+        with evaluating(backbone.body), torch.no_grad():
             features: object = backbone.body(backbone.example())
     except (RuntimeError, TypeError, ValueError, AssertionError) as fault:
         raise BackboneError(

@@ -71,7 +71,7 @@ def _pixels(model: TransferModel, images: ImageSet) -> torch.Tensor:
 
 def _features(model: TransferModel, pixels: torch.Tensor) -> torch.Tensor:
     device = next(model.parameters()).device
-    with evaluating(model.backbone), torch.inference_mode():
+    with evaluating(model.backbone), torch.no_grad():
         parts = [model.backbone(model.opened.preprocess.normalise(p.to(device))) for p in pixels.split(16)]
     return torch.cat(parts).float()
 
@@ -81,6 +81,6 @@ def _agreement(model: TransferModel, old: torch.Tensor, new: torch.Tensor) -> fl
     classifier = model.opened.classifier
     if not isinstance(classifier, nn.Linear) or old.ndim != 2 or old.shape[1] != classifier.in_features:
         return None
-    with torch.inference_mode():
+    with torch.no_grad():
         answers = [copy.deepcopy(classifier).to(old.device)(features).argmax(1) for features in (old, new)]
     return float((answers[0] == answers[1]).double().mean())

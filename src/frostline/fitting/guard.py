@@ -43,7 +43,7 @@ class Forgetting:
 
     Attributes:
         distance: for each block that was trained, ``|w - w0| / |w0|`` over its weights.
-        similarity: linear CKA (Kornblith 2019) between old and new features of held-out images, 0 to 1.
+        similarity: linear CKA without bias (Kornblith 2019, Song 2012) between old and new features of held-out images, 0 to 1.
         agreement: share of them to which the original classifier still gives its old answer; None where there is none.
         images: how many images that was measured on.
     """
@@ -97,23 +97,33 @@ def overfitting(train_right: int, train_n: int, val_right: int, val_n: int) -> O
 
 
 def linear_cka(one: torch.Tensor, other: torch.Tensor) -> float:
-    """Linear centred kernel alignment of ``(N, C)`` and ``(N, D)`` features, 0 to 1 (Kornblith 2019, eq. 3 with linear kernels).
+    """Linear centred kernel alignment of ``(N, C)`` and ``(N, D)`` features of at least four images, 0 to 1.
 
-    1 for features that are a rotation and scaling of each other. Features that are the same for all images are like each other and
-    unlike all else. Of ``(N, ...)`` all else is one dimension.
+    Kornblith 2019, with the estimator of HSIC that has no bias (Song 2012, eq. 5), as in Nguyen 2021: with fewer images than dimensions
+    the plain one finds even noise similar. 1 for features that are a rotation and scaling of each other; about 0 for unrelated ones,
+    and 0 where the estimate is below. Features that are the same for all images are like each other and unlike all else. Of
+    ``(N, ...)`` all else is one dimension.
     """
-    a, b = (_centred_kernel(f.flatten(1).double()) for f in (one, other))
-    norms = float(a.norm()), float(b.norm())
-    if not all(norms):
-        return float(norms[0] == norms[1])
-    return float((a * b).sum()) / (norms[0] * norms[1])
+    a, b = (_kernel(f.flatten(1).double()) for f in (one, other))
+    own = _hsic(a, a), _hsic(b, b)
+    if min(own) <= 0.0:
+        return float(max(own) <= 0.0)
+    return max(0.0, _hsic(a, b) / math.sqrt(own[0] * own[1]))
 
 
-def _centred_kernel(features: torch.Tensor) -> torch.Tensor:
-    """``(N, N)``, which is smaller than ``(C, C)`` here; exactly zero where all images have the same features."""
+def _kernel(features: torch.Tensor) -> torch.Tensor:
+    """Scalar products of ``(N, C)`` centred features without those with themselves: ``(N, N)``; zero where all images have the same."""
     centred = features - features.mean(0)
     same = float(centred.norm()) <= 1e-9 * float(features.norm())
-    return centred @ centred.T * (0.0 if same else 1.0)
+    return (centred @ centred.T * (0.0 if same else 1.0)).fill_diagonal_(0.0)
+
+
+def _hsic(k: torch.Tensor, m: torch.Tensor) -> float:
+    """Song 2012, eq. 5, of two kernels with nothing on the diagonal; without the factor ``1 / n(n - 3)``, which cancels."""
+    n = len(k)
+    rows = k.sum(0), m.sum(0)
+    whole = float(rows[0].sum() * rows[1].sum()) / ((n - 1) * (n - 2))
+    return float((k * m).sum()) + whole - 2.0 / (n - 2) * float(rows[0] @ rows[1])
 
 
 def block_distances(backbone: nn.Module, original: Mapping[str, torch.Tensor]) -> dict[str, float]:

@@ -54,7 +54,7 @@ class Ledger:
             self.kept, self.best_epoch, self.val_loss = self.phase, epoch, val_loss
         self.epochs += epochs
         self.changed.extend(proof.changed)
-        self.still.extend(proof.still)
+        self.still.extend(proof.still if epochs else ())  # one that diverged in its first epoch may not have made a step
         self.phase += 1
 
     @property

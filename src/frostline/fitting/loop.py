@@ -74,7 +74,8 @@ def train(
         :class:`Stopped` if it ends early.
 
     Raises:
-        RecipeError: the loss became NaN or infinite before any epoch was done.
+        RecipeError: the loss became NaN or infinite before any epoch of the first phase was done; a later phase has weights to go
+            back to, which is for the caller to do where ``progress.best_epoch`` is still 0.
     """
     followed = {n: t for n, t in task.changing.items() if t.is_floating_point()}
     average = MovingAverage(task.objective.options.ema, followed, progress.average)
@@ -190,7 +191,7 @@ def _validate(task: Task, give: Callable[[], Snapshot]) -> Generator[StepDone, N
     found: list[torch.Tensor] = []
     inputs = task.val.batches(parts)
     for number in range(len(parts)):
-        with evaluating(task.module), torch.inference_mode():
+        with evaluating(task.module), torch.no_grad():
             found.append(task.module(next(inputs)).to(torch.float32).cpu())
         if len(parts) > 1:
             yield StepDone(number + 1, len(parts), give)
@@ -200,7 +201,7 @@ def _validate(task: Task, give: Callable[[], Snapshot]) -> Generator[StepDone, N
 
 def logits_of(module: nn.Module, source: Source, eval_batch: int = 256) -> torch.Tensor:
     """Logits of every image, in order: ``(N, classes)`` float32 on the CPU."""
-    with evaluating(module), torch.inference_mode():
+    with evaluating(module), torch.no_grad():
         parts = in_order(len(source.labels), eval_batch)
         return torch.cat([module(inputs).to(torch.float32).cpu() for inputs in source.batches(parts)])
 
@@ -234,6 +235,8 @@ def put_back(tensors: dict[str, torch.Tensor], values: dict[str, torch.Tensor]) 
 
 def _diverged(task: Task, progress: Progress, step: int, optimizer: torch.optim.Optimizer) -> Stopped:
     where = f"the loss became NaN or infinite in epoch {progress.epoch + 1}, step {step + 1}"
-    if not progress.best_epoch:
+    if not progress.best_epoch and not task.number:
         raise RecipeError(where, where=f"--lr {optimizer.param_groups[0]['peak']:g}", advice="try a tenth of it")
+    if not progress.best_epoch:
+        return Stopped(task.phase, progress.epoch + 1, f"{where}; the phase is undone, try a lower learning rate")
     return Stopped(task.phase, progress.epoch + 1, f"{where}; epoch {progress.best_epoch} was kept, try a lower learning rate")

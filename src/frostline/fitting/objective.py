@@ -23,12 +23,14 @@ class Objective:
         class_weight: of each class, ``(classes,)``, or None for all 1.
         anchors: pre-trained values of trained backbone weights, by name, for L2-SP.
         seed: of the draws of mixup.
+        phase: counted from 0; another phase draws anew.
     """
 
     options: Options
     class_weight: torch.Tensor | None = None
     anchors: Mapping[str, torch.Tensor] = field(default_factory=dict[str, torch.Tensor])
     seed: int = 0
+    phase: int = 0
 
     def weight_of(self, labels: torch.Tensor) -> float:
         """The sum of the images' weights; their number where no class is weighted."""
@@ -46,8 +48,9 @@ class Objective:
         if not self.options.mixup:
             logits: torch.Tensor = module(inputs)
             return self._cross_entropy(logits, labels), logits
-        share = beta(self.options.mixup, self.seed, "mixup share", step)
-        partner = torch.randperm(len(labels), generator=stream(self.seed, "mixup partner", step)).to(labels.device)
+        phase = f" {self.phase}" if self.phase else ""
+        share = beta(self.options.mixup, self.seed, f"mixup share{phase}", step)
+        partner = torch.randperm(len(labels), generator=stream(self.seed, f"mixup partner{phase}", step)).to(labels.device)
         logits = module(_mixed(inputs, partner, share))
         loss = share * self._cross_entropy(logits, labels) + (1 - share) * self._cross_entropy(logits, labels[partner])
         return loss, logits

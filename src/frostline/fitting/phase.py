@@ -108,14 +108,16 @@ def run_phase(job: Job, phase: Phase, images: Labelled, ledger: Ledger, resume: 
     yield Planned(phase.name, number + 1, job.phases, resolved, parts.cut, hyper)
 
     before = fingerprint(model, resolved)
-    sources, images = yield from prepare(parts, model.opened, images, job.given.views, job.compute, job.device, job.given.seed)
+    sources, images = yield from prepare(
+        parts, model.opened, images, job.given.views, job.compute, job.device, job.given.seed, ledger.epochs
+    )
     eval_batch = 256 if parts.cut.way == "backbone" else 32
     if number == 0:
         _measure_scale(model, parts, sources, eval_batch)
     start = {n: tensors[n].detach().clone() for n in ledger.touched}
 
     named = {n: p for n, p in model.named_parameters() if p.requires_grad}
-    objective = _objective(job, named, sources)
+    objective = _objective(job, named, sources, number)
     inside = {n: tensors[n] for n in changing}
     task = Task(phase.name, number, parts.suffix, inside, named, sources.train, sources.val, hyper, objective, job.given.seed, eval_batch)
     optimizer = make_optimizer(model, resolved, hyper, job.given.options.layer_decay)
@@ -130,11 +132,12 @@ def run_phase(job: Job, phase: Phase, images: Labelled, ledger: Ledger, resume: 
     held = {n: tensors[n] for n in ledger.touched}
     yield from train(task, optimizer, progress, partial(_snapshot, ledger.facts(), held, start, optimizer))
     loss, alpha = progress.best_loss, None
-    if job.given.options.wise and number and sources.val is not None:
+    diverged = not progress.best_epoch
+    if job.given.options.wise and number and sources.val is not None and not diverged:
         alpha, loss = _mix(task, inside, start)
     proof = audit(before, fingerprint(model, resolved))
     proof.check()
-    kept = ledger.val_loss is None or loss is None or loss < ledger.val_loss
+    kept = not diverged and (ledger.val_loss is None or loss is None or loss < ledger.val_loss)
     if not kept:
         put_back(tensors, start)
     seconds = time.perf_counter() - began
@@ -168,11 +171,11 @@ def _hyper(job: Job, phase: Phase, resolved: ResolvedPlan) -> Hyper:
     )
 
 
-def _objective(job: Job, named: Mapping[str, nn.Parameter], sources: Sources) -> Objective:
+def _objective(job: Job, named: Mapping[str, nn.Parameter], sources: Sources, number: int) -> Objective:
     options = job.given.options
     weights = balanced_weights(sources.train.labels, job.model.num_classes) if options.class_weights == "balanced" else None
     anchors = {f"backbone.{n}": t for n, t in job.original.items() if f"backbone.{n}" in named} if options.l2_sp else {}
-    return Objective(options, weights, anchors, job.given.seed)
+    return Objective(options, weights, anchors, job.given.seed, number)
 
 
 def _measure_scale(model: TransferModel, parts: Split, sources: Sources, eval_batch: int) -> None:

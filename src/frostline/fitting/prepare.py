@@ -80,7 +80,7 @@ class Sources:
 
 
 def prepare(
-    parts: Split, opened: Backbone, images: Labelled, views: Views, compute: Compute, device: torch.device, seed: int
+    parts: Split, opened: Backbone, images: Labelled, views: Views, compute: Compute, device: torch.device, seed: int, epochs: int = 0
 ) -> Generator[FeatureProgress | FeaturesReady, None, tuple[Sources, Labelled]]:
     """The sources of a phase, and the images that could be read.
 
@@ -92,6 +92,7 @@ def prepare(
         compute: cache and precision.
         device: where it runs.
         seed: of the views.
+        epochs: done in the phases before; live views go on from there.
 
     Raises:
         DataError: nothing that can be read is left.
@@ -109,7 +110,7 @@ def prepare(
     whole = not parts.cut.cached
     view = views.cached(seed)[0] if not views.live else View(views.augment, seed)
     val = None if images.val is None else ImageRows(images.val, prefix, whole=whole)
-    train = ImageRows(images.train, prefix, view, 0 if views.live else views.count, whole)
+    train = ImageRows(images.train, prefix, view, 0 if views.live else views.count, whole, epochs)
     return Sources(train, val), images
 
 

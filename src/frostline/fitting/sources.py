@@ -71,6 +71,7 @@ class ImageRows:
         view: what the view of each epoch is made from; plain shows every image as it is.
         count: number of different views, that epochs go round as in :class:`FeatureRows`; 0 makes a new one every epoch.
         whole: there is no prefix: the images themselves are given, normalised ``(n, 3, H, W)``.
+        first: number of the view of epoch 0, where every epoch has a new one.
     """
 
     images: ImageSet
@@ -78,6 +79,7 @@ class ImageRows:
     view: View = PLAIN
     count: int = 0
     whole: bool = False
+    first: int = 0
 
     @property
     def labels(self) -> torch.Tensor:
@@ -110,7 +112,9 @@ class ImageRows:
             return None
         if epoch is None or self.count == 1:
             return torch.zeros(len(self.images), dtype=torch.int64)
-        return view_numbers(len(self.images), self.view.seed, epoch, self.count) if self.count else torch.full((len(self.images),), epoch)
+        if self.count:
+            return view_numbers(len(self.images), self.view.seed, epoch, self.count)
+        return torch.full((len(self.images),), self.first + epoch)
 
 
 def view_numbers(count: int, seed: int, epoch: int, views: int) -> torch.Tensor:

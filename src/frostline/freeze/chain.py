@@ -81,7 +81,7 @@ def chain_split(module: nn.Module, resolved: ResolvedPlan, example: torch.Tensor
             suffix = Behind([child for _, child in blocks[first:]] + tail, method, module.head if in_two else None)
             prefix = Before(body, blocks[first][0])
             if _same(module, prefix, suffix, example):
-                with evaluating(prefix), torch.inference_mode():
+                with evaluating(prefix), torch.no_grad():
                     layout = Layout.of([prefix(example)])
                 return prefix, suffix, blocks[first - 1][0], layout, f"up to {blocks[first][0]} of {body}"
     return None
@@ -108,7 +108,7 @@ def _follows(body: nn.Module, child: str, name: str) -> bool:
 def _same(module: nn.Module, prefix: nn.Module, suffix: nn.Module, example: torch.Tensor) -> bool:
     head = module.head if isinstance(module, HasBackboneAndHead) else None
     try:
-        with evaluating(module), evaluating(suffix), torch.inference_mode():
+        with evaluating(module), evaluating(suffix), torch.no_grad():
             found, wanted = given_to(suffix, head, prefix(example)), given_to(module, head, example)
             return all(torch.allclose(a, b, rtol=1e-4, atol=1e-5) for a, b in zip(found, wanted, strict=True))
     except (RuntimeError, TypeError, ValueError, AttributeError, AssertionError, BackboneError):

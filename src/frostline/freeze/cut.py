@@ -135,7 +135,7 @@ def agrees(module: nn.Module, parts: Split, example: torch.Tensor) -> bool:
     exact = few.device.type == "cpu"
     head = module.head if isinstance(module, HasBackboneAndHead) else None
     crossing: object = None
-    with evaluating(module), evaluating(parts.prefix), evaluating(parts.suffix), torch.inference_mode():
+    with evaluating(module), evaluating(parts.prefix), evaluating(parts.suffix), torch.no_grad():
         for batch in (more, few):
             wanted, crossing = given_to(module, head, batch), parts.prefix(batch)
             found = given_to(parts.suffix, head, crossing)
@@ -157,7 +157,7 @@ def _equal(a: torch.Tensor, b: torch.Tensor, *, exact: bool) -> bool:
 
 
 def _between_backbone_and_head(backbone: nn.Module, head: nn.Module, example: torch.Tensor) -> Split:
-    with evaluating(backbone), torch.inference_mode():
+    with evaluating(backbone), torch.no_grad():
         layout = Layout.of([backbone(example)])
     cut = Cut("backbone", "backbone", "the whole backbone is frozen: it is run once per image and its output cached", layout.bytes)
     return Split(backbone, head, cut, layout, "backbone")
@@ -197,7 +197,7 @@ def _last_frozen(module: nn.Module, nodes: list[fx.Node]) -> str:
 
 def _share_of_work(prefix: nn.Module, suffix: nn.Module, example: torch.Tensor) -> float:
     """Floating-point operations of the prefix, of those of both; 1 where none are counted."""
-    with evaluating(prefix), evaluating(suffix), torch.inference_mode(), FlopCounterMode(display=False) as counter:
+    with evaluating(prefix), evaluating(suffix), torch.no_grad(), FlopCounterMode(display=False) as counter:
         crossing = prefix(two_batches(example)[0])
         before = counter.get_total_flops()
         suffix(crossing)

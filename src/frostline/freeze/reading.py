@@ -74,9 +74,14 @@ def _first_awake(module: nn.Module, nodes: list[fx.Node], awake: Collection[int]
             return index
         if node.op == "call_module":
             inside = list(module.get_submodule(str(node.target)).modules())
-            if any((id(m) in awake and isinstance(m, DRAWS)) or _mixes_images(m) for m in inside):
+            if any((id(m) in awake and _draws(m)) or _mixes_images(m) for m in inside):
                 return index
     return None
+
+
+def _draws(module: nn.Module) -> bool:
+    """Whether a layer behaves otherwise in training mode; dropout of nothing does not."""
+    return isinstance(module, DRAWS) and getattr(module, "p", None) != 0
 
 
 def _mixes_images(module: nn.Module) -> bool:

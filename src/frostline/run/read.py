@@ -44,14 +44,14 @@ class Run:
         """The trained backbone, all of it frozen by now, ready to run."""
         precision = "fp32" if self.recipe.precision == "auto" else self.recipe.precision
         self.model.to(device)
-        with evaluating(self.model), torch.inference_mode():
+        with evaluating(self.model), torch.no_grad():
             layout = Layout.of([self.model.backbone(self.model.example())])
         return Prefix(self.model.backbone, self.model.opened.preprocess, device, layout, precision)
 
     def probabilities(self, prefix: Prefix, pixels: torch.Tensor) -> torch.Tensor:
         """``(N, 3, H, W)`` uint8 to ``(N, classes)`` float64, whatever the company: the batch shape is fixed for the head too."""
         rows = prefix(pixels).to(prefix.device)
-        with torch.inference_mode():
+        with torch.no_grad():
             logits = [self.model.head(prefix.layout.unpack(filled_up(part))[0])[: len(part)] for part in rows.split(BATCH)]
         return torch.cat(logits).cpu().double().softmax(1)
 
