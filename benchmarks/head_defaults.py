@@ -37,11 +37,14 @@ from sklearn.preprocessing import StandardScaler
 
 from frostline import ImageSet, open_backbone
 from frostline.data.manifest import ImageRecord, Manifest
-from frostline.features import FeatureStore, Prefix, ensure_features, feature_key
+from frostline.features import FeatureStore, Prefix, ensure_features, prefix_settings
+from frostline.features.engine import plain
+from frostline.features.shape import feature_shape
 from frostline.fitting.events import EpochDone
 from frostline.fitting.hyper import Hyper, default_hyper, override
 from frostline.fitting.loop import logits_of, train
 from frostline.fitting.sources import FeatureRows
+from frostline.freeze.crossing import Crossing, Layout
 from frostline.heads import FeatureShape, HeadSpec, build_head
 
 STAMPS = Path("/usr/share/tuxpaint/stamps")
@@ -165,9 +168,11 @@ def features(paths: list[Path], cache: Path) -> np.ndarray:
     opened = open_backbone("tf_efficientnet_lite0", offline=True)
     device = torch.device("cpu")
     images = ImageSet.of(Manifest(("any",), tuple(ImageRecord(p, 0) for p in paths)))
-    key = feature_key(opened, cut="backbone", precision="fp32", device=device)
-    store = FeatureStore.open(cache / "features", key)
-    for _ in ensure_features(store, key, Prefix(opened.body, opened.preprocess, device), images):
+    settings = prefix_settings(opened, cut="backbone", weights=opened.digest)
+    layout = Layout((Crossing(feature_shape(opened)),))
+    prefix = Prefix(plain(opened.body, "fp32"), opened.preprocess, device, layout, settings)
+    store = FeatureStore.open(cache / "features", prefix.key())
+    for _ in ensure_features(store, prefix.key(), prefix, images):
         pass
     return store.gather(images.digests).numpy()
 

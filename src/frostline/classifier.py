@@ -29,8 +29,8 @@ from frostline.data.read import read_data, read_labelled
 from frostline.data.split import duplicates_across, ensure_splits
 from frostline.errors import DataError, DecodeError, RunError
 from frostline.features import ImageSet
-from frostline.features.extract import full_batches, pixel_batches
 from frostline.features.images import digest_files
+from frostline.features.pixels import full_batches, pixel_batches
 from frostline.fitting import Compute, EpochDone, Event, fit
 from frostline.freeze import FreezePlan
 from frostline.model import TransferModel

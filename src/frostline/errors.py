@@ -67,6 +67,10 @@ class PlanError(FrostlineError):
     """A freeze plan that cannot be carried out (nothing left to train, for example)."""
 
 
+class EngineError(FrostlineError):
+    """An engine that is unknown, is not installed, or gives other numbers than the network."""
+
+
 class HeadError(FrostlineError):
     """A head that is unknown or cannot sit on the features it met."""
 

@@ -11,21 +11,24 @@ from typing import Any
 import torch
 
 from frostline._device import resolve_device
-from frostline._digest import tensors_digest
-from frostline.backbone import open_backbone
+from frostline.backbone import Backbone, open_backbone
+from frostline.backbone.sealed import Sealed, record_backbone, sealed_backbone
 from frostline.data.manifest import Manifest
 from frostline.data.read import read_data, read_labelled
 from frostline.data.split import duplicates_across, ensure_splits
-from frostline.data.views import Views
+from frostline.data.views import PLAIN, Views
 from frostline.errors import DataError, DecodeError
-from frostline.features import FeatureProgress, FeatureStore, ImageSet, ensure_features, feature_key
-from frostline.features.extract import full_batches, pixel_batches
+from frostline.features import FeatureProgress, FeatureStore, ImageSet, ensure_features
 from frostline.features.images import digest_files
+from frostline.features.known import backbone_subject, is_known
+from frostline.features.pixels import full_batches, pixel_batches
+from frostline.features.shape import feature_shape
 from frostline.fitting import Compute, EpochDone, Event, Finished, Resumed, Snapshot, StepDone, Stopped, fit
 from frostline.fitting.loop import logits_of
 from frostline.fitting.metrics import Scores, score
 from frostline.fitting.sources import FeatureRows
 from frostline.freeze import FreezePlan
+from frostline.heads import HeadSpec
 from frostline.model import TransferModel
 from frostline.recipe import Recipe
 from frostline.run import Run, RunRecord, write_run
@@ -69,7 +72,7 @@ def train(
     """
     began = time.perf_counter()
     (check_begun if resume else claim)(out)
-    at_hand = _gather(recipe, offline=offline)
+    at_hand = _gather(recipe, cache, offline=offline)
     identity = identity_of(at_hand.manifest, at_hand.digests, at_hand.model.opened, resolve_device(recipe.device))
     journal = Journal.resume(out, identity) if resume else Journal(out)
     if resume:
@@ -106,14 +109,30 @@ class _AtHand:
     original: dict[str, str]
 
 
-def _gather(recipe: Recipe, *, offline: bool) -> _AtHand:
+def _gather(recipe: Recipe, cache: Path | None, *, offline: bool) -> _AtHand:
     manifest = read_data(Path(recipe.data), None if recipe.val is None else Path(recipe.val))
     digests = digest_files([r.path for r in manifest.records])
     manifest = ensure_splits(manifest, digests, recipe.seed)
-    backbone = open_backbone(recipe.backbone, recipe.weights, replace=recipe.replace_layer, offline=offline)
+    backbone = _backbone(recipe, digests, cache, offline=offline)
     model = TransferModel(backbone, recipe.head, len(manifest.classes), recipe.seed)
+    if cache is not None and not isinstance(backbone.body, Sealed) and model.opened is backbone:
+        record_backbone(backbone, feature_shape(backbone), cache)
     images = {split: _part(manifest, digests, split) for split in ("train", "val", "test")}
     return _AtHand(manifest, digests, images, model, tensor_digests(model))
+
+
+def _backbone(recipe: Recipe, digests: list[str], cache: Path | None, *, offline: bool) -> Backbone:
+    """The backbone, opened; where nothing will be run through it, as it was recorded, for opening takes longer than all the rest."""
+    views = Views.parse(recipe.augment, recipe.views)
+    head_alone = (recipe.unfreeze, recipe.strategy, recipe.batch_norm) == ("none", "plain", "frozen")
+    if cache is not None and head_alone and not views.live and not HeadSpec.parse(recipe.head).takes_map:
+        sealed = sealed_backbone(recipe.backbone, recipe.weights, cache)
+        if sealed is not None:
+            on = resolve_device(recipe.device)
+            subject = backbone_subject(sealed, weights=sealed.digest, device=on, precision=recipe.precision, engine=recipe.engine)
+            if is_known(subject, digests, (PLAIN, *views.cached(recipe.seed)), cache):
+                return sealed
+    return open_backbone(recipe.backbone, recipe.weights, replace=recipe.replace_layer, offline=offline)
 
 
 def _fit(recipe: Recipe, at_hand: _AtHand, cache: Path | None, resume: Snapshot | None) -> Iterator[Event]:
@@ -131,7 +150,7 @@ def _fit(recipe: Recipe, at_hand: _AtHand, cache: Path | None, resume: Snapshot 
         options=recipe.options(),
         views=Views.parse(recipe.augment, recipe.views),
         seed=recipe.seed,
-        compute=Compute(cache, not recipe.cache, recipe.device, recipe.precision),
+        compute=Compute(cache, not recipe.cache, recipe.device, recipe.precision, recipe.engine, recipe.storage),
         resume=resume,
     )
 
@@ -153,11 +172,9 @@ def evaluate_images(run: Run, images: ImageSet, *, cache: Path | None, device: s
     import tempfile
 
     on = resolve_device(device)
-    prefix = run.prefix(on)
+    prefix = run.fast_prefix(on, images, cache)
     with tempfile.TemporaryDirectory(prefix="frostline-") as scratch:
-        opened = run.model.opened
-        weights = tensors_digest(run.model.backbone.state_dict())
-        key = feature_key(opened, cut="backbone", weights=weights, precision=prefix.precision, device=on)
+        key = prefix.key()
         store = FeatureStore.open(cache or Path(scratch), key)
         for _ in ensure_features(store, key, prefix, images):
             pass

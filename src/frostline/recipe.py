@@ -45,6 +45,8 @@ class Recipe(BaseModel):
     l2_sp: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     wise: bool = False
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    engine: Literal["auto", "plain", "eager", "openvino", "compile"] = "auto"
+    storage: Literal["fp32", "fp16", "bf16"] = "fp32"
     device: str = "auto"
     seed: int = Field(default=0, ge=0)
     cache: bool = True

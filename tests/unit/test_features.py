@@ -13,35 +13,48 @@ import torch
 from PIL import Image
 
 from conftest import make_images
-from frostline import ImageSet, Preprocess
+from frostline import Compute, FreezePlan, ImageSet, Preprocess, TransferModel, fit
 from frostline.data import read_data
+from frostline.data.views import Views
 from frostline.errors import CacheError
-from frostline.features import FeatureStore, Prefix, ensure_features, feature_key
-from frostline.features.extract import load_image
+from frostline.features import FeatureStore, Prefix, ensure_features, feature_key, prefix_settings
+from frostline.features import store as store_module
+from frostline.features.engine import plain
 from frostline.features.key import BATCH
+from frostline.features.pixels import load_image
+from frostline.features.store import decode as decode_rows
+from frostline.features.store import encode
+from frostline.fitting import CachePlanned, Planned, prepare
 from frostline.freeze.crossing import Crossing, Layout
+from frostline.freeze.cut import split_resolved
+from frostline.heads import contract
+from frostline.heads.contract import InputScale
 
 CPU = torch.device("cpu")
 
 
 def key_of(opened, **other):
-    settings = {"cut": "backbone", "weights": opened.digest, "precision": "fp32", "device": CPU} | other
-    return feature_key(opened, **settings)
+    given = {"cut": "backbone", "weights": opened.digest} | {n: v for n, v in other.items() if n in ("cut", "weights")}
+    settings = prefix_settings(opened, **given)
+    return feature_key(settings, engine=other.get("engine", "plain fp32"), device=other.get("device", CPU))
 
 
 def prefix_of(opened):
-    return Prefix(opened.body, opened.preprocess, CPU, Layout((Crossing((8,)),)))
+    return Prefix(plain(opened.body, "fp32"), opened.preprocess, CPU, Layout((Crossing((8,)),)))
 
 
 def compute(root, opened, images, **other):
     key = key_of(opened, **other)
     store = FeatureStore.open(root, key)
-    work = ensure_features(store, key, prefix_of(opened), images)
+    return store, finished(ensure_features(store, key, prefix_of(opened), images))
+
+
+def finished(work):
     while True:
         try:
             next(work)
         except StopIteration as end:
-            return store, end.value
+            return end.value
 
 
 @pytest.fixture
@@ -109,7 +122,8 @@ def test_every_input_is_in_the_key(opened):
         key_of(replace(opened, preprocess=replace(opened.preprocess, std=(0.5, 0.5, 0.5)))),
         key_of(replace(opened, architecture="another network")),
         key_of(opened, cut="body.0"),
-        key_of(opened, precision="bf16"),
+        key_of(opened, engine="plain bf16"),
+        key_of(opened, engine="openvino fp32 1.0"),
         key_of(opened, device=torch.device("cuda")),
     ]
     digests = [base, *(k.digest for k in others)]
@@ -225,3 +239,108 @@ def test_two_processes_on_one_cold_cache(frostline, images, cache, tmp_path):
 
 def test_a_preprocess_is_a_value():
     assert Preprocess() == Preprocess()
+
+
+@pytest.mark.parametrize("storage", ["fp32", "fp16", "bf16"])
+def test_rows_left_on_disk_are_those_in_memory(opened, listed, tmp_path, storage):
+    prefix = replace(prefix_of(opened), storage=storage)
+    store = FeatureStore.open(tmp_path, prefix.key())
+    did = finished(ensure_features(store, prefix.key(), prefix, listed))
+    gathered, rows = store.gather(listed.digests), store.rows_of(listed.digests)
+    assert len(rows) == 60
+    assert torch.equal(rows[10:20], gathered[10:20])
+    order = torch.tensor([3, 3, 59, 0, 17])
+    assert torch.equal(rows[order], gathered[order])
+    exact = prefix_of(opened)(torch.stack([opened.preprocess.pixels(load_image(p)) for p in listed.paths]))
+    error = float((gathered - exact).norm() / exact.norm())
+    bound = {"fp32": 0.0, "fp16": 2**-11, "bf16": 2**-8}[storage]
+    assert error <= bound
+    assert did.storage_error == pytest.approx(error, rel=1e-3, abs=1e-12)
+    assert store.bytes_of(listed.digests) == 60 * 8 * (4 if storage == "fp32" else 2)
+    assert len({replace(prefix, storage=s).key().digest for s in ("fp32", "fp16", "bf16")}) == 3
+
+
+def test_values_too_large_for_fp16_are_refused():
+    with pytest.raises(CacheError, match=r"too large for fp16.*use bf16"):
+        encode(torch.tensor([[1e5]]), "fp16")
+    assert decode_rows(encode(torch.tensor([[1e5]]), "bf16"), "bf16")[0, 0] == pytest.approx(1e5, rel=2**-8)
+
+
+def test_a_shard_that_is_gone_or_shorter_is_an_error(opened, listed, tmp_path):
+    store, _ = compute(tmp_path, opened, listed)
+    rows = store.rows_of(listed.digests)
+    path = next(store.folder.glob("*.npy"))
+    os.truncate(path, 200)
+    with pytest.raises(CacheError, match="run the same command again"):
+        rows[0:60]
+    path.unlink()
+    with pytest.raises(CacheError, match="cannot be read any more"):
+        rows[0:1]
+
+
+@pytest.mark.parametrize("views", [Views(), Views("light", 3)])
+def test_training_from_disk_is_training_from_memory_to_the_last_bit(tiny, listed, tmp_path, monkeypatch, views):
+    weights = []
+    for most in (32 << 20, 0):
+        monkeypatch.setattr(prepare, "IN_MEMORY", most)
+        model = TransferModel(tiny())
+        for _ in fit(model, FreezePlan(), listed, listed, epochs=3, batch_size=7, views=views, compute=Compute(tmp_path)):
+            pass
+        weights.append(model.head.state_dict())
+    assert all(torch.equal(weights[0][n], weights[1][n]) for n in weights[0])
+
+
+def test_a_scale_measured_in_blocks_is_the_scale(monkeypatch):
+    rows = torch.randn(100, 5, generator=torch.Generator().manual_seed(0)) * 3 + 1
+    whole, blocks = InputScale(5), InputScale(5)
+    whole.measure(rows)
+    monkeypatch.setattr(contract, "_BLOCK", 7)
+    blocks.measure(rows)
+    assert torch.allclose(whole.mean, blocks.mean, rtol=1e-6)
+    assert torch.allclose(whole.scale, blocks.scale, rtol=1e-6)
+
+
+def test_a_shard_holds_as_many_images_as_fit(opened, listed, tmp_path, monkeypatch):
+    monkeypatch.setattr(store_module, "SHARD_BYTES", 16 * 8 * 4)
+    compute(tmp_path, opened, listed)
+    assert sorted(len(np.load(p)) for p in tmp_path.rglob("*.npy")) == [12, 16, 16, 16]
+    assert store_module.shard_images(10**9) == 16
+
+
+def test_what_will_be_cached_is_said_before_work_starts(tiny, listed, tmp_path):
+    events = list(fit(TransferModel(tiny()), FreezePlan(), listed, listed, epochs=1, compute=Compute(tmp_path, storage="fp16")))
+    kinds = [type(e).__name__ for e in events]
+    assert kinds.index("CachePlanned") < kinds.index("FeatureProgress")
+    said = next(e for e in events if isinstance(e, CachePlanned))
+    assert (said.images, said.bytes, said.folder) == (60, 60 * 8 * 2, tmp_path)
+    assert said.free > 0
+    assert said.seconds is None  # nothing was measured for so few
+    again = list(fit(TransferModel(tiny()), FreezePlan(), listed, listed, epochs=1, compute=Compute(tmp_path, storage="fp16")))
+    assert not any(isinstance(e, CachePlanned) for e in again)
+    quick = replace(said.engine, images_per_second=100.0, pictures_per_second=50.0)
+    assert replace(said, engine=quick).seconds == pytest.approx(60 / 100 + 60 / 50)
+
+
+def test_a_cut_that_does_not_fit_on_the_disk_moves_and_then_is_dropped_and_says_so(tiny, listed, tmp_path, monkeypatch):
+    def planned(free):
+        monkeypatch.setattr(prepare, "free_bytes", lambda _: free)
+        events = fit(TransferModel(tiny()), FreezePlan("last:1"), listed, listed, epochs=1, compute=Compute(tmp_path))
+        return next(e for e in events if isinstance(e, Planned)).cut
+
+    wide = planned(10**12)
+    assert (wide.way, wide.cached) == ("graph", True)
+    narrow = planned(60 * wide.bytes)  # nine tenths of what is free may be taken
+    assert not narrow.cached
+    assert "do not fit" in narrow.why
+    assert "0.0 MB that are free" in planned(100).why
+
+
+def test_a_cut_moves_to_the_nearest_place_where_less_crosses():
+    net = torch.nn.Sequential(
+        torch.nn.Linear(4, 3), torch.nn.Linear(3, 2), torch.nn.Linear(2, 9), torch.nn.Linear(9, 9), torch.nn.Linear(9, 2)
+    )
+    resolved = FreezePlan("4").apply(net)
+    x = torch.randn(3, 4)
+    cuts = [split_resolved(net, resolved, x, most) for most in (36, 35, 8, 7)]
+    assert [c.cut.name for c in cuts] == ["3", "1", "1", "input"]
+    assert all(torch.equal(c.suffix(c.prefix(x)), net(x)) for c in cuts)

@@ -15,8 +15,9 @@ from frostline import Compute, EpochDone, Finished, FreezePlan, ImageSet, Transf
 from frostline.data import decode, read_data
 from frostline.data.views import PLAIN, View, Views
 from frostline.errors import RecipeError
-from frostline.features import FeatureStore, Prefix, feature_key
-from frostline.features.extract import pixel_batches
+from frostline.features import FeatureStore, Prefix, prefix_settings
+from frostline.features.engine import plain
+from frostline.features.pixels import pixel_batches
 from frostline.fitting import FeaturesReady, Planned, StepDone
 from frostline.fitting.sources import FeatureRows, ImageRows, view_numbers
 from frostline.freeze.crossing import Crossing, Layout
@@ -129,6 +130,11 @@ def test_rows_of_an_epoch_are_those_of_its_views():
     assert plain[:, 0].tolist() == part.tolist()
 
 
+def prefix_of(opened):
+    settings = prefix_settings(opened, cut="backbone", weights=opened.digest)
+    return Prefix(plain(opened.body, "fp32"), opened.preprocess, CPU, Layout((Crossing((8,)),)), settings)
+
+
 def test_cached_features_of_a_view_are_those_computed_alone(tiny, sets, tmp_path):
     opened = tiny()
     model = TransferModel(opened)
@@ -137,11 +143,10 @@ def test_cached_features_of_a_view_are_those_computed_alone(tiny, sets, tmp_path
         e for e in fit(model, FreezePlan(), *sets, epochs=1, views=views, seed=4, compute=Compute(tmp_path)) if isinstance(e, FeaturesReady)
     ]
     assert (ready[0].extracted.forwarded, ready[0].bytes) == (3 * 20 + 8, (3 * 20 + 8) * 8 * 4)
-    prefix = Prefix(opened.body, opened.preprocess, CPU, Layout((Crossing((8,)),)))
+    prefix = prefix_of(opened)
     stores = {}
     for view in (*views.cached(4), PLAIN):
-        key = feature_key(opened, cut="backbone", weights=opened.digest, precision="fp32", device=CPU, view=view)
-        stores[view] = FeatureStore.open(tmp_path, key)
+        stores[view] = FeatureStore.open(tmp_path, prefix.key(view))
         images = sets[1] if view == PLAIN else sets[0]
         assert stores[view].rows.keys() == set(images.digests)
         for i in (0, 5):
@@ -155,7 +160,7 @@ def test_cached_features_of_a_view_are_those_computed_alone(tiny, sets, tmp_path
 def test_the_key_changes_with_the_view(tiny):
     opened = tiny()
     views = [PLAIN, View("light"), View("strong"), View("light", 1), View("light", 0, 1)]
-    keys = [feature_key(opened, cut="backbone", weights="", precision="fp32", device=CPU, view=view).digest for view in views]
+    keys = [prefix_of(opened).key(view).digest for view in views]
     assert len(set(keys)) == len(views)
     assert View("none", 5, 2).settings() == PLAIN.settings()  # nothing is drawn: seed and number change nothing
 
@@ -246,7 +251,7 @@ def test_the_heads_scale_is_measured_on_the_same_view_cached_or_not(tiny, sets, 
         ("plain", Compute(), Views()),
     ):
         means[name] = trained(tiny, sets, compute, views, epochs=1)[0].head.scale.mean
-    prefix = Prefix(opened.body, opened.preprocess, CPU, Layout((Crossing((8,)),)))
+    prefix = prefix_of(opened)
     rows = ImageRows(sets[0], prefix, View("strong", 3), 3)
     (features,) = rows.batches([torch.arange(20)])
     assert torch.equal(means["cached"], features.double().mean(0).float())

@@ -38,6 +38,11 @@ Wise = Annotated[
 ]
 BatchNorm = Annotated[str | None, typer.Option(help="in frozen layers: frozen, affine or train [default: frozen]")]
 Precision = Annotated[str | None, typer.Option(help="of the frozen layers: auto, fp32 or bf16 [default: auto]")]
+Engine = Annotated[
+    str | None,
+    typer.Option(help="what runs the frozen layers: auto, plain, eager, openvino or compile [default: auto]", show_default=False),
+]
+Storage = Annotated[str | None, typer.Option(help="of cached features: fp32, fp16 or bf16 [default: fp32]")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:0 or mps [default: auto]")]
 Seed = Annotated[int | None, typer.Option(help="same seed, same result [default: 0]")]
 CacheDir = Annotated[Path | None, typer.Option(help="folder of the feature cache")]

@@ -62,7 +62,7 @@ class Screen:
     def listen(self, event: Event) -> None:
         """Show one event of a fit."""
         from frostline.features import FeatureProgress
-        from frostline.fitting import EpochDone, FeaturesReady, PhaseDone, Planned, Resumed, Stopped
+        from frostline.fitting import CachePlanned, EpochDone, FeaturesReady, PhaseDone, Planned, Resumed, Stopped
 
         if isinstance(event, Resumed):
             for name in event.damaged:
@@ -75,6 +75,12 @@ class Screen:
             self.say(
                 f"{named}{len(event.resolved.trainable)} tensors trained, {len(event.resolved.frozen)} frozen; "
                 f"cut at {event.cut.name}: {event.cut.why}"
+            )
+        elif isinstance(event, CachePlanned):
+            about = "" if event.seconds is None else f", about {event.seconds:.0f} s"
+            self.say(
+                f"to cache: {event.images} images, {event.bytes / 1e6:.1f} MB in {event.folder} ({event.free / 1e9:.0f} GB free){about}; "
+                f"engine {event.engine.name} in {event.engine.precision}: {event.engine.why}"
             )
         elif isinstance(event, FeatureProgress):
             self.advance("features", event.done, event.total)

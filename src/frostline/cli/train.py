@@ -49,6 +49,8 @@ def train(
     wise: options.Wise = None,
     batch_norm: options.BatchNorm = None,
     precision: options.Precision = None,
+    engine: options.Engine = None,
+    storage: options.Storage = None,
     device: options.Device = None,
     seed: options.Seed = None,
     cache_dir: options.CacheDir = None,

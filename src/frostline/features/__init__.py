@@ -3,7 +3,7 @@
 from frostline.features.dataset import cache_features
 from frostline.features.extract import Extracted, FeatureProgress, Prefix, ensure_features
 from frostline.features.images import ImageSet
-from frostline.features.key import FeatureKey, feature_key
+from frostline.features.key import FeatureKey, feature_key, prefix_settings
 from frostline.features.store import FeatureStore
 
 __all__ = [
@@ -16,4 +16,5 @@ __all__ = [
     "cache_features",
     "ensure_features",
     "feature_key",
+    "prefix_settings",
 ]

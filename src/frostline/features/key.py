@@ -15,7 +15,7 @@ from frostline.data.views import PLAIN, View
 BATCH = 16
 """Images a forward pass. Fixed, and part of the key: another batch shape may round differently in the last bit."""
 
-_FORMAT = 2
+_FORMAT = 3
 _DECODE_RULES = 1  # of data/decode.py: raise it whenever a verdict or a pixel changes there
 
 
@@ -32,21 +32,16 @@ class FeatureKey:
     digest: str
 
 
-def feature_key(
-    backbone: Backbone, *, cut: str, weights: str, precision: str, device: torch.device, view: View = PLAIN, code: str = ""
-) -> FeatureKey:
-    """The key of one prefix on one kind of machine.
+def prefix_settings(backbone: Backbone, *, cut: str, weights: str, code: str = "") -> dict[str, object]:
+    """What a frozen prefix computes, as plain JSON values: its function of normalised images of one size.
 
     Args:
         backbone: its architecture and preprocessing are taken.
         cut: name of the place in the network whose output is cached.
         weights: SHA-256 over the prefix's weights, as they are now.
-        precision: ``fp32`` or ``bf16``.
-        device: only its kind counts.
-        view: which view of each image.
         code: the prefix as text, where it is not the whole backbone.
     """
-    settings: dict[str, object] = {
+    return {
         "format": _FORMAT,
         "backbone": backbone.name,
         "architecture": backbone.architecture,
@@ -54,9 +49,27 @@ def feature_key(
         "cut": cut,
         "code": bytes_digest(code.encode()),
         "preprocess": backbone.preprocess.settings(),
+        "torch": torch.__version__,
+    }
+
+
+def feature_key(
+    prefix: Mapping[str, object], *, engine: str, device: torch.device, view: View = PLAIN, storage: str = "fp32"
+) -> FeatureKey:
+    """The key of one prefix on one kind of machine.
+
+    Args:
+        prefix: see :func:`prefix_settings`.
+        engine: the identity of the engine that runs it.
+        device: only its kind counts.
+        view: which view of each image.
+        storage: ``fp32``, ``fp16`` or ``bf16``, on disk.
+    """
+    settings: dict[str, object] = {
+        **prefix,
         "view": view.settings(),
-        "precision": precision,
-        "engine": f"eager channels-last batch {BATCH} {device.type} torch {torch.__version__}",
+        "storage": storage,
+        "engine": f"{engine} channels-last batch {BATCH} {device.type}",
         "decoder": f"rules {_DECODE_RULES}, Pillow {PIL.__version__}",
     }
     return FeatureKey(settings, settings_digest(settings))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from frostline.backbone.network import Backbone
+from frostline.backbone.sealed import Sealed
 from frostline.errors import BackboneError
 from frostline.freeze.apply import evaluating
 
@@ -15,6 +16,8 @@ def feature_shape(backbone: Backbone) -> tuple[int, ...]:
     Raises:
         BackboneError: the network does not take such images, or gives no tensor.
     """
+    if isinstance(backbone.body, Sealed):
+        return backbone.body.features
     try:
         with evaluating(backbone.body), torch.no_grad():
             features: object = backbone.body(backbone.example())

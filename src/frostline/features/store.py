@@ -22,9 +22,20 @@ from filelock import FileLock
 from frostline._atomic import write_bytes, write_text
 from frostline._digest import bytes_digest, file_digest, settings_digest
 from frostline.errors import CacheError
-from frostline.features.key import FeatureKey
+from frostline.features.key import BATCH, FeatureKey
 
 SHARD_IMAGES = 256
+SHARD_BYTES = 32 << 20
+"""A shard holds no more images, and about no more bytes: one is held in memory while it is computed."""
+
+
+def shard_images(row_bytes: int) -> int:
+    """Images a shard, a multiple of the batch; a function of the size of a row alone, so that a repaired cache has the same shards.
+
+    >>> shard_images(5120), shard_images(800_000)
+    (256, 32)
+    """
+    return max(BATCH, min(SHARD_IMAGES, SHARD_BYTES // row_bytes // BATCH * BATCH))
 
 
 @dataclass
@@ -33,11 +44,13 @@ class FeatureStore:
 
     Attributes:
         folder: where the shards lie.
+        storage: ``fp32``, ``fp16`` or ``bf16``.
         rows: for every image digest, the shard that holds it and the row there.
         skipped: images that are no pictures: digest and reason.
     """
 
     folder: Path
+    storage: str = "fp32"
     rows: dict[str, tuple[str, int]] = field(default_factory=dict[str, tuple[str, int]])
     skipped: dict[str, str] = field(default_factory=dict[str, str])
     _shards: dict[str, np.ndarray[Any, Any]] = field(default_factory=dict[str, "np.ndarray[Any, Any]"])
@@ -45,7 +58,7 @@ class FeatureStore:
     @staticmethod
     def open(root: Path, key: FeatureKey) -> FeatureStore:
         """Open the store of ``key`` below the cache folder ``root``; it may be empty."""
-        store = FeatureStore(root / "features" / key.digest[:32])
+        store = FeatureStore(root / "features" / key.digest[:32], str(key.settings["storage"]))
         store.refresh()
         return store
 
@@ -62,7 +75,16 @@ class FeatureStore:
         return sorted({d for d in digests if d not in self.rows and d not in self.skipped})
 
     def gather(self, digests: Sequence[str]) -> torch.Tensor:
-        """The features of ``digests``, in their order: ``(N, ...)`` float32, in memory.
+        """The features of ``digests``, in their order: ``(N, size)`` float32, in memory.
+
+        Raises:
+            CacheError: one of them is not stored.
+        """
+        rows = self.rows_of(digests)
+        return rows[torch.arange(len(rows))] if len(rows) else torch.empty(0)
+
+    def rows_of(self, digests: Sequence[str]) -> StoredRows:
+        """The features of ``digests``, in their order, left where they are until they are asked for.
 
         Raises:
             CacheError: one of them is not stored.
@@ -71,42 +93,45 @@ class FeatureStore:
             places = [self.rows[d] for d in digests]
         except KeyError as fault:
             raise CacheError(f"image {str(fault)[1:13]} is not in the feature cache", where=self.folder) from fault
-        if not places:
-            return torch.empty(0)
-        shape = self._shards[places[0][0]].shape[1:]
-        gathered = np.empty((len(places), *shape), dtype=np.float32)
-        order: dict[str, list[tuple[int, int]]] = {}
-        for to, (shard, row) in enumerate(places):
-            order.setdefault(shard, []).append((to, row))
-        for shard, pairs in order.items():
-            gathered[[to for to, _ in pairs]] = self._shards[shard][[row for _, row in pairs]]
-        return torch.from_numpy(gathered)
+        names = sorted({shard for shard, _ in places})
+        number = {name: i for i, name in enumerate(names)}
+        return StoredRows(
+            tuple(self._shards[name] for name in names),
+            torch.tensor([number[shard] for shard, _ in places], dtype=torch.int32),
+            torch.tensor([row for _, row in places], dtype=torch.int32),
+            self.storage,
+        )
 
     def bytes_of(self, digests: Sequence[str]) -> int:
         """Bytes on disk that the features of these images take."""
         return sum(self._shards[self.rows[d][0]][0].nbytes for d in set(digests) if d in self.rows)
 
-    def add(self, digests: Sequence[str], rows: torch.Tensor, skipped: Mapping[str, str]) -> None:
+    def add(self, digests: Sequence[str], rows: torch.Tensor, skipped: Mapping[str, str]) -> float:
         """Write one shard: ``rows[i]`` are the features of ``digests[i]``.
 
+        Returns:
+            The relative L2 difference of what is stored from ``rows``.
+
         Raises:
-            CacheError: the folder cannot be written, or the disk is full.
+            CacheError: the folder cannot be written, the disk is full, or a value is too large for the storage.
         """
         name = settings_digest({"digests": list(digests), "skipped": sorted(skipped)})[:32]
         buffer = io.BytesIO()
-        np.save(buffer, rows.numpy(), allow_pickle=False)
-        record: dict[str, object] = {
-            "digests": list(digests),
-            "skipped": dict(skipped),
-            "sha256": bytes_digest(buffer.getvalue()),
-        }
+        encoded = encode(rows, self.storage)
+        np.save(buffer, encoded, allow_pickle=False)
+        data = buffer.getvalue()
+        record: dict[str, object] = {"digests": list(digests), "skipped": dict(skipped), "sha256": bytes_digest(data)}
         record["self"] = settings_digest(record)
         try:
-            write_bytes(self.folder / f"{name}.npy", buffer.getvalue())
+            write_bytes(self.folder / f"{name}.npy", data)
             write_text(self.folder / f"{name}.json", json.dumps(record))
         except OSError as fault:
             raise _unwritable(self.folder, fault) from fault
         self._open_shard(self.folder / f"{name}.json")
+        if self.storage == "fp32" or not len(rows):
+            return 0.0
+        size = float(rows.double().norm())
+        return float((decode(encoded, self.storage).double() - rows.double()).norm()) / size if size else 0.0
 
     @contextlib.contextmanager
     def locked(self, key: FeatureKey) -> Iterator[None]:
@@ -147,6 +172,76 @@ class FeatureStore:
         self._shards[record_path.stem] = rows
         self.rows.update({d: (record_path.stem, i) for i, d in enumerate(record["digests"])})
         self.skipped.update(record["skipped"])
+
+
+@dataclass(frozen=True, eq=False)
+class StoredRows:
+    """Rows of shards, read when they are asked for; what was read is not kept in memory.
+
+    Attributes:
+        shards: memory maps; only their place in their file is used, for pages that are mapped stay resident.
+        shard: which of them each row is in, ``(N,)``.
+        row: which row there, ``(N,)``.
+        storage: ``fp32``, ``fp16`` or ``bf16``.
+    """
+
+    shards: tuple[np.ndarray[Any, Any], ...]
+    shard: torch.Tensor
+    row: torch.Tensor
+    storage: str
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def __getitem__(self, index: torch.Tensor | slice) -> torch.Tensor:
+        """``(n, size)`` float32 on the CPU.
+
+        Raises:
+            CacheError: a shard's file is gone, or cannot be read.
+        """
+        which, row = self.shard[index].numpy(), self.row[index].numpy()
+        first = self.shards[0]
+        found = np.empty((len(row), *first.shape[1:]), dtype=first.dtype)
+        for number in np.unique(which):
+            places = np.flatnonzero(which == number)
+            _read_rows(self.shards[number], row[places], found, places)
+        return decode(found, self.storage)
+
+
+def _read_rows(shard: np.ndarray[Any, Any], rows: np.ndarray[Any, Any], into: np.ndarray[Any, Any], places: np.ndarray[Any, Any]) -> None:
+    mapped = cast("np.memmap[Any, Any]", shard)
+    path = Path(str(mapped.filename))
+    length = shard[0].nbytes
+    try:
+        with path.open("rb", buffering=0) as file:
+            for place, row in zip(places, rows, strict=True):
+                file.seek(mapped.offset + int(row) * length)
+                if file.readinto(into[place].data) != length:
+                    raise OSError("the file is shorter than it was")
+    except OSError as fault:
+        raise CacheError(f"cannot be read any more ({fault})", where=path, advice="run the same command again") from fault
+
+
+def encode(rows: torch.Tensor, storage: str) -> np.ndarray[Any, Any]:
+    """Float32 rows as they are stored; bfloat16, which NumPy does not know, as its bits.
+
+    Raises:
+        CacheError: a value is too large for fp16.
+    """
+    if storage == "fp32":
+        return rows.numpy()
+    if storage == "bf16":
+        return rows.to(torch.bfloat16).view(torch.uint16).numpy()
+    halved = rows.to(torch.float16)
+    if bool(torch.isinf(halved).any()):
+        raise CacheError("a feature is too large for fp16", where="--storage fp16", advice="use bf16 or fp32")
+    return halved.numpy()
+
+
+def decode(stored: np.ndarray[Any, Any], storage: str) -> torch.Tensor:
+    """The reverse of :func:`encode`, in float32; what rounding took is gone."""
+    plain = torch.from_numpy(stored)
+    return plain.view(torch.bfloat16).float() if storage == "bf16" else plain.float()
 
 
 def _unwritable(folder: Path, fault: OSError) -> CacheError:

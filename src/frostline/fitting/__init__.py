@@ -1,6 +1,6 @@
 """Training: a generator of events over cached features or images."""
 
-from frostline.fitting.events import EpochDone, Event, FeaturesReady, Finished, PhaseDone, Planned, Resumed, StepDone, Stopped
+from frostline.fitting.events import CachePlanned, EpochDone, Event, FeaturesReady, Finished, PhaseDone, Planned, Resumed, StepDone, Stopped
 from frostline.fitting.hyper import Options
 from frostline.fitting.job import fit
 from frostline.fitting.phases import Phase
@@ -8,6 +8,7 @@ from frostline.fitting.prepare import Compute
 from frostline.fitting.snapshot import Snapshot
 
 __all__ = [
+    "CachePlanned",
     "Compute",
     "EpochDone",
     "Event",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from frostline.features.engine import Engine
 from frostline.features.extract import Extracted, FeatureProgress
 from frostline.fitting.guard import Guards
 from frostline.fitting.hyper import Hyper
@@ -54,6 +55,31 @@ class Planned:
 
 
 @dataclass(frozen=True)
+class CachePlanned:
+    """What is about to be computed and cached.
+
+    Attributes:
+        images: how many have to be computed; each view of an image counts.
+        bytes: that will be written.
+        free: bytes that are free there.
+        folder: the cache.
+        engine: what will run the prefix; its speed and that of decoding make the estimate.
+    """
+
+    images: int
+    bytes: int
+    free: int
+    folder: Path
+    engine: Engine
+
+    @property
+    def seconds(self) -> float | None:
+        """About how long it will take: decoding and running share the processor. None where nothing was measured."""
+        rates = self.engine.images_per_second, self.engine.pictures_per_second
+        return None if rates[0] is None or rates[1] is None else self.images * (1 / rates[0] + 1 / rates[1])
+
+
+@dataclass(frozen=True)
 class FeaturesReady:
     """The frozen prefix has been run, or was found in the cache.
 
@@ -61,11 +87,13 @@ class FeaturesReady:
         extracted: what was computed.
         bytes: size of these images' features on disk.
         skipped: files that are no images, and why.
+        engine: what runs the prefix.
     """
 
     extracted: Extracted
     bytes: int
     skipped: tuple[tuple[Path, str], ...]
+    engine: Engine
 
 
 @dataclass(frozen=True)
@@ -181,4 +209,4 @@ class Finished:
     seconds: float
 
 
-Event = Resumed | Planned | FeatureProgress | FeaturesReady | StepDone | EpochDone | Stopped | PhaseDone | Finished
+Event = Resumed | Planned | CachePlanned | FeatureProgress | FeaturesReady | StepDone | EpochDone | Stopped | PhaseDone | Finished

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
-from frostline.features.extract import full_batches, pixel_batches
 from frostline.features.images import ImageSet
+from frostline.features.pixels import full_batches, pixel_batches
 from frostline.fitting.guard import Forgetting, block_distances, linear_cka
 from frostline.fitting.loop import put_back
 from frostline.freeze.apply import evaluating

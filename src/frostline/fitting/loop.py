@@ -13,6 +13,7 @@ from torch import nn
 
 from frostline._rng import permutation, seeded
 from frostline.errors import RecipeError
+from frostline.fitting.adamw import AdamW
 from frostline.fitting.average import MovingAverage
 from frostline.fitting.events import EpochDone, StepDone, Stopped
 from frostline.fitting.hyper import Hyper
@@ -58,9 +59,7 @@ class Task:
 LoopEvent = StepDone | EpochDone | Stopped
 
 
-def train(
-    task: Task, optimizer: torch.optim.Optimizer, progress: Progress, snapshot: Callable[[Progress], Snapshot]
-) -> Generator[LoopEvent, None, None]:
+def train(task: Task, optimizer: AdamW, progress: Progress, snapshot: Callable[[Progress], Snapshot]) -> Generator[LoopEvent, None, None]:
     """Run a phase from where ``progress`` stands; it ends with the weights of the epoch with the lowest validation loss.
 
     Args:
@@ -115,7 +114,7 @@ def train(
 
 def _one_epoch(
     task: Task,
-    optimizer: torch.optim.Optimizer,
+    optimizer: AdamW,
     average: MovingAverage,
     progress: Progress,
     snapshot: Callable[[Progress], Snapshot],
@@ -150,7 +149,7 @@ def _one_epoch(
 
 def _accumulate(
     task: Task,
-    optimizer: torch.optim.Optimizer,
+    optimizer: AdamW,
     batches: Iterator[torch.Tensor | tuple[torch.Tensor, ...]],
     group: list[torch.Tensor],
     number: int,
@@ -233,7 +232,7 @@ def put_back(tensors: dict[str, torch.Tensor], values: dict[str, torch.Tensor]) 
         tensors[name].copy_(value)
 
 
-def _diverged(task: Task, progress: Progress, step: int, optimizer: torch.optim.Optimizer) -> Stopped:
+def _diverged(task: Task, progress: Progress, step: int, optimizer: AdamW) -> Stopped:
     where = f"the loss became NaN or infinite in epoch {progress.epoch + 1}, step {step + 1}"
     if not progress.best_epoch and not task.number:
         raise RecipeError(where, where=f"--lr {optimizer.param_groups[0]['peak']:g}", advice="try a tenth of it")

@@ -9,12 +9,13 @@ import torch
 from torch import nn
 
 from frostline.errors import AuditError
+from frostline.fitting.adamw import AdamW
 from frostline.fitting.hyper import Hyper
 from frostline.freeze.layers import layers_of, norm_parameters
 from frostline.freeze.plan import HasBackboneAndHead, ResolvedPlan
 
 
-def make_optimizer(model: nn.Module, resolved: ResolvedPlan, hyper: Hyper, layer_decay: float = 1.0) -> torch.optim.AdamW:
+def make_optimizer(model: nn.Module, resolved: ResolvedPlan, hyper: Hyper, layer_decay: float = 1.0) -> AdamW:
     """AdamW over the trainable parameters, in named groups.
 
     The head learns at ``hyper.lr``, the last trained backbone block at ``hyper.backbone_lr``, and each block before it at
@@ -50,7 +51,7 @@ def make_optimizer(model: nn.Module, resolved: ResolvedPlan, hyper: Hyper, layer
         group["names"].append(name)
     listed = [groups[key] for key in sorted(groups, key=lambda k: (k[0] != "head", k[0], not k[1]))]
     check_groups(listed, named, resolved)
-    return torch.optim.AdamW(listed)
+    return AdamW(listed)
 
 
 def check_groups(groups: list[dict[str, Any]], named: dict[str, nn.Parameter], resolved: ResolvedPlan) -> None:
@@ -65,13 +66,13 @@ def check_groups(groups: list[dict[str, Any]], named: dict[str, nn.Parameter], r
         raise AuditError(f"the optimizer holds {len(held)} parameters, the plan trains {len(resolved.trainable)}")
 
 
-def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
+def set_rates(optimizer: AdamW, factor: float) -> None:
     """Set every group's learning rate to ``factor`` times its peak."""
     for group in optimizer.param_groups:
         group["lr"] = group["peak"] * factor
 
 
-def state_by_name(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+def state_by_name(optimizer: AdamW) -> dict[str, torch.Tensor]:
     """The optimizer's state as tensors named ``PARAMETER/KEY``: it does not depend on groups or their order."""
     found: dict[str, torch.Tensor] = {}
     for group in optimizer.param_groups:
@@ -81,7 +82,7 @@ def state_by_name(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     return found
 
 
-def load_state_by_name(optimizer: torch.optim.Optimizer, state: Mapping[str, torch.Tensor]) -> None:
+def load_state_by_name(optimizer: AdamW, state: Mapping[str, torch.Tensor]) -> None:
     """The reverse of :func:`state_by_name`, for an optimizer over the same parameters."""
     for group in optimizer.param_groups:
         for name, parameter in zip(group["names"], group["params"], strict=True):

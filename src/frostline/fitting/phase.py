@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -12,6 +12,7 @@ from torch import nn
 
 from frostline.backbone.tap import recorded_inputs
 from frostline.data.views import Views
+from frostline.fitting.adamw import AdamW
 from frostline.fitting.events import Event, PhaseDone, Planned
 from frostline.fitting.forget import changing_names
 from frostline.fitting.hyper import Hyper, Options, default_hyper, override
@@ -20,14 +21,14 @@ from frostline.fitting.loop import Task, logits_of, put_back, train
 from frostline.fitting.objective import Objective, balanced_weights
 from frostline.fitting.optim import load_state_by_name, make_optimizer, state_by_name
 from frostline.fitting.phases import Phase
-from frostline.fitting.prepare import Compute, Labelled, Sources, prepare
+from frostline.fitting.prepare import Compute, Labelled, Sources, prepare, room_for
 from frostline.fitting.snapshot import Progress, Snapshot, copies
 from frostline.fitting.sources import FeatureRows
 from frostline.fitting.wise import interpolate
 from frostline.freeze.audit import audit, fingerprint
 from frostline.freeze.cut import Split, split_resolved, whole
 from frostline.freeze.plan import ResolvedPlan
-from frostline.heads.contract import InputScale
+from frostline.heads.contract import MOST_MEASURED, InputScale
 from frostline.model import TransferModel
 
 
@@ -154,7 +155,14 @@ def _split(job: Job, resolved: ResolvedPlan) -> Split:
     example = model.example(2)
     if job.given.views.live:
         return whole(model, example, "every epoch draws new augmentation: the whole network is run on every image in every epoch")
-    return split_resolved(model, resolved, example)
+    parts = split_resolved(model, resolved, example)
+    shown = job.images * job.given.views.count
+    room = room_for(shown, job.compute)
+    if not parts.cut.cached or parts.layout.bytes <= room:
+        return parts
+    moved = split_resolved(model, resolved, example, room)
+    needed = f"{shown * parts.layout.bytes / 1e6:.1f} MB at {parts.cut.name} do not fit into the {shown * room / 1e6:.1f} MB that are free"
+    return replace(moved, cut=replace(moved.cut, why=f"{needed}: {moved.cut.why}"))
 
 
 def _hyper(job: Job, phase: Phase, resolved: ResolvedPlan) -> Hyper:
@@ -184,7 +192,11 @@ def _measure_scale(model: TransferModel, parts: Split, sources: Sources, eval_ba
     if scale is None:
         return
     if parts.cut.way == "backbone" and isinstance(sources.train, FeatureRows):
-        scale.measure(parts.layout.unpack(sources.train.views[0])[0])
+        rows = sources.train.views[0]
+        if len(parts.layout.parts[0].shape) > 1:  # with positions a sample is enough, and only it is read
+            rows = rows[torch.arange(0, len(rows), max(1, len(rows) // MOST_MEASURED))]
+            rows = parts.layout.unpack(rows)[0]
+        scale.measure(rows)
         return
     with recorded_inputs(model.head) as met:
         logits_of(parts.suffix, sources.train, eval_batch)
@@ -210,7 +222,7 @@ def _snapshot(
     facts: Mapping[str, object],
     held: Mapping[str, torch.Tensor],
     start: Mapping[str, torch.Tensor],
-    optimizer: torch.optim.Optimizer,
+    optimizer: AdamW,
     progress: Progress,
 ) -> Snapshot:
     tensors = copies(held, "model") | copies(start, "start") | copies(progress.best, "best") | copies(progress.average, "average")

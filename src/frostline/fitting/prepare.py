@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import shutil
 import tempfile
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,13 +15,20 @@ from frostline._digest import tensors_digest
 from frostline.backbone.network import Backbone
 from frostline.data.views import PLAIN, View, Views
 from frostline.errors import DataError, DecodeError
-from frostline.features.extract import Extracted, FeatureProgress, Prefix, ensure_features, full_batches, pixel_batches
+from frostline.features.choice import Subject, choose_engine
+from frostline.features.engine import plain
+from frostline.features.extract import Extracted, FeatureProgress, Prefix, ensure_features
 from frostline.features.images import ImageSet
-from frostline.features.key import BATCH, feature_key
-from frostline.features.store import FeatureStore
-from frostline.fitting.events import FeaturesReady
+from frostline.features.key import BATCH, prefix_settings
+from frostline.features.pixels import full_batches, pixel_batches
+from frostline.features.store import FeatureStore, StoredRows
+from frostline.fitting.events import CachePlanned, FeaturesReady
 from frostline.fitting.sources import FeatureRows, ImageRows, Source
+from frostline.freeze.crossing import Layout
 from frostline.freeze.cut import Split
+
+IN_MEMORY = 32 << 20
+"""Bytes of features that are held in memory, at most; more are read from the cache, batch by batch, in the same order."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +39,17 @@ class Compute:
         cache: folder of the feature cache; None keeps features in memory for this one training.
         recompute: compute the frozen part anew in every epoch and keep nothing.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
-        precision: ``auto`` (fp32), ``fp32`` or ``bf16``, of the frozen prefix.
+        precision: ``auto`` (fp32, or bf16 where its measured effect is small), ``fp32`` or ``bf16``, of the frozen prefix.
+        engine: what runs the frozen prefix: see :func:`frostline.features.choice.choose_engine`.
+        storage: how features are kept on disk: ``fp32``, or ``fp16`` or ``bf16`` in half the space.
     """
 
     cache: Path | None = None
     recompute: bool = False
     device: str = "auto"
     precision: str = "auto"
+    engine: str = "auto"
+    storage: str = "fp32"
 
 
 @dataclass(frozen=True)
@@ -81,7 +94,7 @@ class Sources:
 
 def prepare(
     parts: Split, opened: Backbone, images: Labelled, views: Views, compute: Compute, device: torch.device, seed: int, epochs: int = 0
-) -> Generator[FeatureProgress | FeaturesReady, None, tuple[Sources, Labelled]]:
+) -> Generator[FeatureProgress | CachePlanned | FeaturesReady, None, tuple[Sources, Labelled]]:
     """The sources of a phase, and the images that could be read.
 
     Args:
@@ -98,15 +111,15 @@ def prepare(
         DataError: nothing that can be read is left.
         CacheError: the cache cannot be written, or an image changed meanwhile.
     """
-    precision = "fp32" if compute.precision == "auto" else compute.precision
-    prefix = Prefix(parts.prefix, opened.preprocess, device, parts.layout, precision)
+    prefix = _prefix(parts, opened, images, compute, device)
     if parts.cut.cached and not compute.recompute:
         with tempfile.TemporaryDirectory(prefix="frostline-") as scratch:
-            return (yield from _cached(parts, prefix, opened, images, views.cached(seed), compute.cache or Path(scratch), seed))
+            cache, on_disk = compute.cache or Path(scratch), compute.cache is not None
+            return (yield from _cached(prefix, images, views.cached(seed), cache, seed, on_disk=on_disk))
     if not images.checked:
         bad = yield from _unreadable(images.everything, prefix)
         images = images.usable(bad)
-        yield FeaturesReady(Extracted(len(images.everything), 0, 0.0), 0, images.skipped)
+        yield FeaturesReady(Extracted(len(images.everything), 0, 0.0), 0, images.skipped, prefix.engine)
     whole = not parts.cut.cached
     view = views.cached(seed)[0] if not views.live else View(views.augment, seed)
     val = None if images.val is None else ImageRows(images.val, prefix, whole=whole)
@@ -114,35 +127,70 @@ def prepare(
     return Sources(train, val), images
 
 
-def _cached(
-    parts: Split, prefix: Prefix, opened: Backbone, images: Labelled, views: tuple[View, ...], cache: Path, seed: int
-) -> Generator[FeatureProgress | FeaturesReady, None, tuple[Sources, Labelled]]:
+def _prefix(parts: Split, opened: Backbone, images: Labelled, compute: Compute, device: torch.device) -> Prefix:
+    if not parts.cut.cached:
+        return Prefix(plain(parts.prefix, "fp32", "there is no prefix"), opened.preprocess, device, parts.layout)
     code = "" if parts.cut.way == "backbone" else parts.code
-    weights = tensors_digest(parts.prefix.state_dict())
-    stores: dict[View, FeatureStore] = {}
+    settings = prefix_settings(opened, cut=parts.cut.name, weights=tensors_digest(parts.prefix.state_dict()), code=code)
+    subject = Subject(parts.prefix, settings, opened.preprocess, device, compute.precision, compute.engine)
+    return Prefix(
+        choose_engine(subject, images.everything, compute.cache), opened.preprocess, device, parts.layout, settings, compute.storage
+    )
+
+
+def _cached(
+    prefix: Prefix, images: Labelled, views: tuple[View, ...], cache: Path, seed: int, *, on_disk: bool
+) -> Generator[FeatureProgress | CachePlanned | FeaturesReady, None, tuple[Sources, Labelled]]:
+    wanted = {
+        v: images.everything if v == PLAIN and PLAIN in views else images.val if v == PLAIN else images.train for v in (PLAIN, *views)
+    }
+    shown = {v: some for v, some in wanted.items() if some is not None}
+    stores = {v: FeatureStore.open(cache, prefix.key(v)) for v in shown}
+    missing = sum(len(stores[v].missing(some.digests)) for v, some in shown.items())
+    if missing:
+        yield CachePlanned(missing, missing * stored_bytes(prefix.layout, prefix.storage), free_bytes(cache), cache, prefix.engine)
     done: list[Extracted] = []
-    size = 0
-    for view in dict.fromkeys((PLAIN, *views)):
-        wanted = images.everything if view == PLAIN and PLAIN in views else images.val if view == PLAIN else images.train
-        if wanted is None:
-            continue
-        key = feature_key(
-            opened, cut=parts.cut.name, weights=weights, precision=prefix.precision, device=prefix.device, view=view, code=code
-        )
-        stores[view] = FeatureStore.open(cache, key)
-        done.append((yield from ensure_features(stores[view], key, prefix, wanted, view)))
-        size += stores[view].bytes_of(wanted.digests)
+    for view, some in shown.items():
+        done.append((yield from ensure_features(stores[view], prefix.key(view), prefix, some, view)))
+    size = sum(stores[v].bytes_of(some.digests) for v, some in shown.items())
     bad = {d: why for store in stores.values() for d, why in store.skipped.items()}
     before = images.skipped
     images = images.usable(bad) if not images.checked else images
-    extracted = Extracted(sum(e.decoded for e in done), sum(e.forwarded for e in done), sum(e.seconds for e in done))
-    yield FeaturesReady(extracted, size, images.skipped[len(before) :])
-    rows = tuple(stores[view].gather(images.train.digests) for view in views)
-    train = FeatureRows(rows, _labels(images.train, prefix.device), parts.layout, seed)
+    worst = max(e.storage_error for e in done)
+    extracted = Extracted(sum(e.decoded for e in done), sum(e.forwarded for e in done), sum(e.seconds for e in done), worst)
+    yield FeaturesReady(extracted, size, images.skipped[len(before) :], prefix.engine)
+    rows = tuple(_rows(stores[view], images.train.digests, prefix, len(views) if on_disk else 0) for view in views)
+    train = FeatureRows(rows, _labels(images.train, prefix.device), prefix.layout, seed)
     val = None
     if images.val is not None:
-        val = FeatureRows((stores[PLAIN].gather(images.val.digests),), _labels(images.val, prefix.device), parts.layout)
+        held = _rows(stores[PLAIN], images.val.digests, prefix, int(on_disk))
+        val = FeatureRows((held,), _labels(images.val, prefix.device), prefix.layout)
     return Sources(train, val), images
+
+
+def _rows(store: FeatureStore, digests: Sequence[str], prefix: Prefix, views: int) -> torch.Tensor | StoredRows:
+    """Features in memory where they are small, and left on disk where they are not; ``views`` 0: in memory, for the disk is not ours."""
+    small = len(digests) * views * prefix.layout.bytes <= IN_MEMORY
+    return store.gather(digests) if small else store.rows_of(digests)
+
+
+def room_for(images: int, compute: Compute) -> float:
+    """Bytes an image, in float32, for which there is room in the cache: nine tenths of what is free may be taken."""
+    if compute.recompute:
+        return math.inf
+    free = free_bytes(compute.cache or Path(tempfile.gettempdir()))
+    return 0.9 * free / max(1, images) * (1 if compute.storage == "fp32" else 2)
+
+
+def stored_bytes(layout: Layout, storage: str) -> int:
+    """Bytes an image on disk."""
+    return layout.size * (4 if storage == "fp32" else 2)
+
+
+def free_bytes(folder: Path) -> int:
+    """Bytes that are free where a folder is, or will be."""
+    there = next(p for p in (folder, *folder.resolve().parents) if p.exists())
+    return shutil.disk_usage(there).free
 
 
 def _labels(images: ImageSet, device: torch.device) -> torch.Tensor:

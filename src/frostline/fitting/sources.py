@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -11,8 +12,10 @@ import torch
 from frostline._rng import stream
 from frostline.data.views import PLAIN, View
 from frostline.errors import DecodeError
-from frostline.features.extract import Prefix, pixel_batches
+from frostline.features.extract import Prefix
 from frostline.features.images import ImageSet
+from frostline.features.pixels import pixel_batches
+from frostline.features.store import StoredRows
 from frostline.fitting.objective import Inputs
 from frostline.freeze.crossing import Layout
 
@@ -32,7 +35,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class FeatureRows:
-    """Features in memory, packed: for each view one matrix ``(N, size)``.
+    """Features, packed: for each view one matrix ``(N, size)``, in memory or left on disk, where the next batch is read ahead.
 
     Attributes:
         views: the matrices; in epoch ``e`` image ``i`` is seen in view ``(e + i') mod K``, where ``i'`` is a seeded place.
@@ -41,7 +44,7 @@ class FeatureRows:
         seed: of the places.
     """
 
-    views: tuple[torch.Tensor, ...]
+    views: tuple[torch.Tensor | StoredRows, ...]
     labels: torch.Tensor
     layout: Layout
     seed: int = 0
@@ -49,8 +52,11 @@ class FeatureRows:
     def batches(self, parts: Sequence[torch.Tensor], epoch: int | None = None) -> Iterator[Inputs]:
         """Rows, by index."""
         shift = None if epoch is None or len(self.views) == 1 else view_numbers(len(self.labels), self.seed, epoch, len(self.views))
-        for part in parts:
-            rows = self.views[0][part] if shift is None else self._chosen(part, shift[part])
+
+        def rows_of(part: torch.Tensor) -> torch.Tensor:
+            return self.views[0][part] if shift is None else self._chosen(part, shift[part])
+
+        for rows in map(rows_of, parts) if isinstance(self.views[0], torch.Tensor) else one_ahead(rows_of, parts):
             tensors = self.layout.unpack(rows.to(self.labels.device, non_blocking=True))
             yield tensors[0] if len(tensors) == 1 else tensors
 
@@ -115,6 +121,17 @@ class ImageRows:
         if self.count:
             return view_numbers(len(self.images), self.view.seed, epoch, self.count)
         return torch.full((len(self.images),), self.first + epoch)
+
+
+def one_ahead(make: Callable[[torch.Tensor], torch.Tensor], parts: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
+    """``make(part)`` for each part in turn, the next one begun in a thread while the last one is used."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting = [pool.submit(make, part) for part in parts[:1]]
+        for part in parts[1:]:
+            ready, waiting = waiting[0], [pool.submit(make, part)]
+            yield ready.result()
+        for last in waiting:
+            yield last.result()
 
 
 def view_numbers(count: int, seed: int, epoch: int, views: int) -> torch.Tensor:

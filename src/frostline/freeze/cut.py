@@ -7,18 +7,19 @@ used before ``suffix(prefix(x))`` has been found equal to the network itself. do
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import cast
 
 import torch
 from torch import fx, nn
-from torch.utils.flop_counter import FlopCounterMode
 
+from frostline.backbone.sealed import Sealed
 from frostline.backbone.tap import given_to
 from frostline.backbone.trace import CannotTraceError
 from frostline.freeze.apply import evaluating
 from frostline.freeze.chain import chain_split
-from frostline.freeze.crossing import Layout
+from frostline.freeze.crossing import Crossing, Layout
 from frostline.freeze.layers import layers_of
 from frostline.freeze.parts import best_place, crossing_at, parts_of
 from frostline.freeze.plan import FreezePlan, HasBackboneAndHead, ResolvedPlan
@@ -91,14 +92,26 @@ def split(module: nn.Module, plan: FreezePlan, example: torch.Tensor) -> Split:
     return split_resolved(module, plan.apply(module), example)
 
 
-def split_resolved(module: nn.Module, resolved: ResolvedPlan, example: torch.Tensor) -> Split:
-    """:func:`split` for a plan that was applied already."""
+def split_resolved(module: nn.Module, resolved: ResolvedPlan, example: torch.Tensor, most: float = math.inf) -> Split:
+    """:func:`split` for a plan that was applied already.
+
+    Args:
+        module: the network.
+        resolved: its plan, applied.
+        example: a batch of inputs.
+        most: bytes an image that may cross. Where more would, the cut moves towards the input, to the nearest place where fewer do.
+    """
+    found = _split_resolved(module, resolved, example, most)
+    return found if found.layout.bytes <= most or not found.cut.cached else whole(module, example, f"too much would cross: {_EVERYTHING}")
+
+
+def _split_resolved(module: nn.Module, resolved: ResolvedPlan, example: torch.Tensor, most: float) -> Split:
     if isinstance(module, HasBackboneAndHead) and "backbone" in resolved.pinned and not resolved.backbone_trained:
         return _between_backbone_and_head(module.backbone, module.head, example)
     leaves = ("head",) if isinstance(module, HasBackboneAndHead) else ()
     reasons: list[str] = []
     try:
-        found = _by_graph(read(module, leaves), example)
+        found = _by_graph(read(module, leaves), example, most)
         if isinstance(found, Split):
             if found.cut.way == "input" or agrees(module, found, example):
                 return found
@@ -157,20 +170,23 @@ def _equal(a: torch.Tensor, b: torch.Tensor, *, exact: bool) -> bool:
 
 
 def _between_backbone_and_head(backbone: nn.Module, head: nn.Module, example: torch.Tensor) -> Split:
-    with evaluating(backbone), torch.no_grad():
-        layout = Layout.of([backbone(example)])
+    if isinstance(backbone, Sealed):
+        layout = Layout((Crossing(backbone.features),))
+    else:
+        with evaluating(backbone), torch.no_grad():
+            layout = Layout.of([backbone(example)])
     cut = Cut("backbone", "backbone", "the whole backbone is frozen: it is run once per image and its output cached", layout.bytes)
     return Split(backbone, head, cut, layout, "backbone")
 
 
-def _by_graph(reading: Reading, example: torch.Tensor) -> Split | str:
+def _by_graph(reading: Reading, example: torch.Tensor, most: float) -> Split | str:
     """The split, or in words why there is none."""
     nodes, limit = reading.nodes, reading.first_trained
     frozen = [i for i in range(limit) if parameters_of(reading.module, nodes[i])]
     if not frozen:
         return whole(reading.module, example, f"a layer right at the input is trained: {_EVERYTHING}")
     known = dict(zip(nodes[:limit], values(reading, example), strict=True))
-    place = best_place(nodes, known, limit, frozen[-1] + 1)
+    place = best_place(nodes, known, limit, frozen[-1] + 1, most)
     crossing = None if place is None else crossing_at(nodes, known, place)
     if place is None or crossing is None:
         return "nothing that belongs to one image crosses between its layers"
@@ -197,6 +213,8 @@ def _last_frozen(module: nn.Module, nodes: list[fx.Node]) -> str:
 
 def _share_of_work(prefix: nn.Module, suffix: nn.Module, example: torch.Tensor) -> float:
     """Floating-point operations of the prefix, of those of both; 1 where none are counted."""
+    from torch.utils.flop_counter import FlopCounterMode  # a tenth of a second, and only here
+
     with evaluating(prefix), evaluating(suffix), torch.no_grad(), FlopCounterMode(display=False) as counter:
         crossing = prefix(two_batches(example)[0])
         before = counter.get_total_flops()

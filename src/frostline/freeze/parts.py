@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -36,7 +37,7 @@ class Suffix(nn.Module):
         return part(*crossing) if isinstance(crossing, tuple) else part(crossing)
 
 
-def best_place(nodes: Sequence[fx.Node], known: Mapping[fx.Node, Value], limit: int, after: int) -> int | None:
+def best_place(nodes: Sequence[fx.Node], known: Mapping[fx.Node, Value], limit: int, after: int, most: float = math.inf) -> int | None:
     """Of the places behind the last frozen layer the one with the fewest bytes; failing that, the nearest valid one before.
 
     Args:
@@ -44,12 +45,18 @@ def best_place(nodes: Sequence[fx.Node], known: Mapping[fx.Node, Value], limit: 
         known: what each node before ``limit`` gives.
         limit: index of the first trained node; a place is before the node of its index.
         after: index behind the last frozen node with parameters.
+        most: bytes an image that may cross, in float32.
     """
-    valid = {place: crossing for place in range(after, limit + 1) if (crossing := crossing_at(nodes, known, place))}
-    if valid:
-        size = {p: sum(c.size for n in crossing if (c := known[n].crossing)) for p, crossing in valid.items()}
-        return min(valid, key=lambda p: (size[p], -p))
-    return next((place for place in range(after - 1, 0, -1) if crossing_at(nodes, known, place)), None)
+
+    def bytes_at(place: int) -> float:
+        crossing = crossing_at(nodes, known, place)
+        return 4 * sum(c.size for n in crossing if (c := known[n].crossing)) if crossing else math.inf
+
+    size = {place: bytes_at(place) for place in range(after, limit + 1)}
+    best = min(size, key=lambda p: (size[p], -p))
+    if size[best] <= most and size[best] < math.inf:
+        return best
+    return next((place for place in range(after - 1, 0, -1) if bytes_at(place) <= most and bytes_at(place) < math.inf), None)
 
 
 def crossing_at(nodes: Sequence[fx.Node], known: Mapping[fx.Node, Value], place: int) -> list[fx.Node] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Protocol, cast
 
 import torch
 from torch import nn
@@ -33,16 +34,23 @@ class InputScale(nn.Module):
         self.register_buffer("scale", torch.ones(()))
 
     @torch.no_grad()
-    def measure(self, features: torch.Tensor) -> None:
+    def measure(self, features: Rows) -> None:
         """Take the mean of each channel, and the root of their mean variance, over images and positions.
 
         Args:
-            features: ``(N, C)``, ``(N, L, C)`` or ``(N, C, H, W)``; of the last two at most 512 images, evenly spread, are used.
+            features: ``(N, C)``, ``(N, L, C)`` or ``(N, C, H, W)``; of the last two at most 512 images, evenly spread, are used. Of
+                vectors no more than a few thousand are looked at at once, so that they may lie on disk.
         """
-        if features.ndim > 2:
-            features = features[:: max(1, len(features) // MOST_MEASURED)]
-        rows = features.movedim(1, -1) if features.ndim == 4 else features
-        variance, mean = torch.var_mean(rows.reshape(-1, rows.shape[-1]).to(torch.float64), dim=0, correction=0)
+        first = features[:1]
+        if first.ndim > 2:
+            features = cast("torch.Tensor", features)[:: max(1, len(features) // MOST_MEASURED)]
+        blocks = [slice(start, start + _BLOCK) for start in range(0, len(features), _BLOCK)]
+        if len(blocks) == 1:
+            variance, mean = torch.var_mean(_channels_last(features[blocks[0]]), dim=0, correction=0)
+        else:
+            count = float(len(features))
+            mean = torch.stack([_channels_last(features[b]).sum(0) / count for b in blocks]).sum(0)
+            variance = torch.stack([(_channels_last(features[b]) - mean).square().sum(0) / count for b in blocks]).sum(0)
         scale = variance.mean().sqrt()
         self.mean.copy_(mean)
         self.scale.copy_(scale if bool(scale > 0) else torch.ones_like(scale))
@@ -55,6 +63,25 @@ class InputScale(nn.Module):
 
 MOST_MEASURED = 512
 """Images with positions that :class:`InputScale` is measured on, at most (to twice as many)."""
+_BLOCK = 4096
+
+
+class Rows(Protocol):
+    """Features of images, in memory or on disk."""
+
+    def __len__(self) -> int:
+        """The number of images."""
+        ...
+
+    def __getitem__(self, index: slice, /) -> torch.Tensor:
+        """Those of some images, ``(n, ...)``."""
+        ...
+
+
+def _channels_last(features: torch.Tensor) -> torch.Tensor:
+    """``(N, C)`` float64, positions counted as images."""
+    rows = features.movedim(1, -1) if features.ndim == 4 else features
+    return rows.reshape(-1, rows.shape[-1]).to(torch.float64)
 
 
 @dataclass(frozen=True)

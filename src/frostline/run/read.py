@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -13,10 +14,15 @@ from safetensors import SafetensorError, safe_open
 from frostline._digest import tensors_digest
 from frostline.backbone import Preprocess, open_backbone
 from frostline.errors import RunError
+from frostline.features.choice import choose_engine
+from frostline.features.engine import Engine, plain
 from frostline.features.extract import Prefix, filled_up
+from frostline.features.images import ImageSet
 from frostline.features.key import BATCH
-from frostline.freeze.apply import evaluating, freeze
-from frostline.freeze.crossing import Layout
+from frostline.features.known import backbone_subject
+from frostline.features.shape import feature_shape
+from frostline.freeze.apply import freeze
+from frostline.freeze.crossing import Crossing, Layout
 from frostline.model import TransferModel
 from frostline.recipe import Recipe, read_recipe
 from frostline.run import layout
@@ -41,12 +47,21 @@ class Run:
     model: TransferModel
 
     def prefix(self, device: torch.device) -> Prefix:
-        """The trained backbone, all of it frozen by now, ready to run."""
-        precision = "fp32" if self.recipe.precision == "auto" else self.recipe.precision
+        """The trained backbone, all of it frozen by now, run as it is."""
+        return self._prefix(device, plain(self.model.backbone, "bf16" if self.recipe.precision == "bf16" else "fp32"))
+
+    def fast_prefix(self, device: torch.device, images: ImageSet, cache: Path | None) -> Prefix:
+        """The same, run by the engine that training chooses for as many images."""
         self.model.to(device)
-        with evaluating(self.model), torch.no_grad():
-            layout = Layout.of([self.model.backbone(self.model.example())])
-        return Prefix(self.model.backbone, self.model.opened.preprocess, device, layout, precision)
+        weights = tensors_digest(self.model.backbone.state_dict())
+        asked = {"precision": self.recipe.precision, "engine": self.recipe.engine}
+        subject = backbone_subject(self.model.opened, weights=weights, device=device, **asked)
+        return self._prefix(device, choose_engine(subject, images, cache), subject.settings)
+
+    def _prefix(self, device: torch.device, engine: Engine, settings: Mapping[str, object] | None = None) -> Prefix:
+        self.model.to(device)
+        layout = Layout((Crossing(feature_shape(self.model.opened)),))
+        return Prefix(engine, self.model.opened.preprocess, device, layout, settings or {})
 
     def probabilities(self, prefix: Prefix, pixels: torch.Tensor) -> torch.Tensor:
         """``(N, 3, H, W)`` uint8 to ``(N, classes)`` float64, whatever the company: the batch shape is fixed for the head too."""

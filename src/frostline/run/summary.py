@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from frostline.data.manifest import Manifest
+from frostline.features.engine import Engine
 from frostline.fitting.events import Event, FeaturesReady, Finished, PhaseDone, Planned, Stopped
 from frostline.fitting.metrics import Scores, score
 from frostline.run.read import Run
@@ -65,6 +66,7 @@ def summarise(
         "val_chose_epoch": finished.val_logits is not None,
         "test": None if test is None else scores_json(test),
         "cache": _cache(planned[-1], ready),
+        "engine": _engine(ready[-1].engine),
         "seconds": {
             "total": total,
             "startup": timing.startup,
@@ -144,7 +146,13 @@ def _cache(planned: Planned, ready: Sequence[FeaturesReady]) -> dict[str, Any]:
         "bytes": sum(r.bytes for r in ready),
         "decoded": sum(r.extracted.decoded for r in ready),
         "forwarded": sum(r.extracted.forwarded for r in ready),
+        "storage_error": max((r.extracted.storage_error for r in ready), default=0.0),
     }
+
+
+def _engine(engine: Engine) -> dict[str, Any]:
+    names = ("name", "precision", "version", "error", "images_per_second", "pictures_per_second", "why")
+    return {n: getattr(engine, n) for n in names}
 
 
 def _guards(finished: Finished) -> dict[str, Any]:

@@ -1,0 +1,153 @@
+"""A backbone that is known and not opened: its tensors under their names, read from the weights file, without the library they are for.
+
+Opening a network of timm's costs more time than training a head on cached features. Once it was opened, a record of it is kept;
+where nothing has to be run through the network, the record and the weights file are enough. docs/design/0004-engines.md.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NoReturn, cast
+
+import torch
+from torch import nn
+
+from frostline._atomic import write_text
+from frostline._digest import file_digest, settings_digest, tensor_digest, tensors_digest
+from frostline.backbone._checkpoint import LoadReport, read_state
+from frostline.backbone._embedded import EMBEDDED, embedded_file
+from frostline.backbone.network import Backbone
+from frostline.backbone.preprocess import Preprocess
+from frostline.backbone.spec import BackboneSpec
+from frostline.errors import BackboneError, FrostlineError
+
+_FORMAT = 1
+
+
+class Sealed(nn.Module):
+    """Holds the tensors of a network, and cannot be run.
+
+    Args:
+        features: shape of one image's features.
+        tensors: by dotted name; whether each is a parameter.
+    """
+
+    def __init__(self, features: tuple[int, ...], tensors: dict[str, tuple[torch.Tensor, bool]]) -> None:
+        super().__init__()
+        self.features = features
+        met: set[int] = set()
+        for name, (given, is_parameter) in tensors.items():
+            tensor = given.clone() if id(given) in met else given  # equal tensors of the network are one in the file
+            met.add(id(given))
+            owner, _, leaf = name.rpartition(".")
+            place = self._place(owner)
+            if is_parameter:
+                place.register_parameter(leaf, nn.Parameter(tensor))
+            else:
+                place.register_buffer(leaf, tensor)
+
+    def _place(self, name: str) -> nn.Module:
+        place: nn.Module = self
+        for part in filter(None, name.split(".")):
+            if part not in dict(place.named_children()):
+                place.add_module(part, nn.Module())
+            place = place.get_submodule(part)
+        return place
+
+    def forward(self, images: torch.Tensor) -> NoReturn:
+        """Nothing can be run.
+
+        Raises:
+            BackboneError: always; what was cached when the run began is not there any more.
+        """
+        raise BackboneError(f"has to be run on {len(images)} images that were cached a moment ago", advice="run the same command again")
+
+
+def record_backbone(opened: Backbone, features: tuple[int, ...], cache: Path) -> None:
+    """Keep a record of an opened backbone whose weights are in one file; of others, and where nothing can be written, keep none.
+
+    Args:
+        opened: as it was opened; its tensors must be those of the file.
+        features: shape of one image's features.
+        cache: folder of the cache.
+    """
+    path = _record_path(opened.name, opened.weights, cache)
+    if path is None or path.exists():
+        return
+    file = _weights_file(opened.name, opened.weights)
+    assert file is not None  # there is no record path without one
+    origin = {tensor_digest(t): n for n, t in read_state(file).items()}
+    parameters = dict(opened.body.named_parameters())
+    every = {**parameters, **dict(opened.body.named_buffers())}
+    state = opened.body.state_dict()
+    if set(state) != set(every) or any(tensor_digest(t) not in origin for t in state.values()):
+        return  # it has tensors that no file holds
+    record = {
+        "name": opened.name,
+        "weights": opened.weights,
+        "preprocess": opened.preprocess.settings(),
+        "report": asdict(opened.report),
+        "architecture": opened.architecture,
+        "first_tokens": opened.first_tokens,
+        "digest": opened.digest,
+        "features": list(features),
+        "tensors": {n: [origin[tensor_digest(t)], n in parameters] for n, t in state.items()},
+    }
+    try:
+        write_text(path, json.dumps(record))
+    except OSError:  # the next run opens the network again
+        return
+
+
+def sealed_backbone(source: str, weights: str, cache: Path) -> Backbone | None:
+    """A backbone by its record; None where there is none, or where it does not give the tensors that were recorded."""
+    path = _record_path(source, weights, cache)
+    if path is None or not path.exists():
+        return None
+    file = _weights_file(source, weights)
+    assert file is not None
+    try:
+        record = cast("dict[str, Any]", json.loads(path.read_text(encoding="utf-8")))
+        state = read_state(file)
+        body = Sealed(tuple(record["features"]), {n: (state[origin], bool(kind)) for n, (origin, kind) in record["tensors"].items()})
+        report = cast("dict[str, Any]", {k: tuple(v) if isinstance(v, list) else v for k, v in record["report"].items()})
+        if tensors_digest(body.state_dict()) != record["digest"]:
+            return None
+        return Backbone(
+            record["name"],
+            body,
+            Preprocess.from_settings(record["preprocess"]),
+            record["weights"],
+            LoadReport(**report),
+            record["architecture"],
+            first_tokens=record["first_tokens"],
+            digest=record["digest"],
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, FrostlineError):
+        return None
+
+
+def _record_path(source: str, weights: str, cache: Path) -> Path | None:
+    file = _weights_file(source, weights)
+    if file is None:
+        return None
+    versions = {n: importlib.metadata.version(n) for n in ("timm", "torchvision")}
+    spec = BackboneSpec.parse(source)
+    key = {"format": _FORMAT, "spec": str(spec), "weights": weights, "file": file_digest(file), "torch": torch.__version__, **versions}
+    return cache / "backbones" / f"{settings_digest(key)[:32]}.json"
+
+
+def _weights_file(source: str, weights: str) -> Path | None:
+    """The one file that the weights of a library's network come from, where that is known without the library."""
+    spec = BackboneSpec.parse(source)
+    if spec.family == "own" or weights == "random":
+        return None
+    if weights != "default":
+        return Path(weights) if Path(weights).is_file() else None
+    try:
+        return embedded_file() if spec == BackboneSpec("timm", EMBEDDED) else None
+    except FrostlineError:
+        return None

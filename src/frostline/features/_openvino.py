@@ -1,0 +1,95 @@
+"""Run a prefix with OpenVINO (extra ``openvino``): converted in memory from what torch records of it, kept as OpenVINO's own files.
+
+OpenVINO's ``convert_model`` is not used: it reports its use. What it does is done here with the parts it is made of.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import warnings
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from frostline.features.engine import Crossing, Run, as_tuple
+from frostline.freeze.apply import evaluating
+
+_HINT = {"fp32": "f32", "bf16": "bf16"}
+
+
+def is_installed() -> bool:
+    """Whether OpenVINO can be imported; it is not imported yet."""
+    return importlib.util.find_spec("openvino") is not None
+
+
+def version() -> str:
+    """OpenVINO's version."""
+    return importlib.metadata.version("openvino")
+
+
+def convert(body: nn.Module, images: torch.Tensor, *, recorded_on: int) -> Any:
+    """OpenVINO's model of ``body``, for batches of the shape of ``images``.
+
+    Args:
+        body: the prefix, on the CPU.
+        images: a full batch ``(N, 3, H, W)``.
+        recorded_on: how many of them the forward pass is recorded on: one is quick, and enough for most networks.
+    """
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+    few = images[:recorded_on].contiguous()
+    with evaluating(body), torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.jit.trace is deprecated, and the one recording that OpenVINO reads
+        recorded = torch.jit.trace(_Bare(body), few, check_trace=False, strict=False)
+        decoder = TorchScriptPythonDecoder(recorded, example_input=few, skip_freeze=True)
+        frontend = cast("Any", FrontEndManager()).load_by_framework("pytorch")
+        model = frontend.convert(frontend.load(decoder))
+    model.reshape(list(images.shape))
+    return model
+
+
+class _Bare(nn.Module):
+    """Calls a network that is not registered in it: its weights are recorded as constants, which is ten times as quick."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self._body = (body,)
+
+    def forward(self, images: torch.Tensor) -> Crossing:
+        return as_tuple(self._body[0](images))
+
+
+def compiled(model: Any, precision: str) -> Run:
+    """A converted model, ready to run on the CPU."""
+    import openvino
+
+    settings = {
+        "INFERENCE_PRECISION_HINT": _HINT[precision],
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    ready = cast("Any", openvino).Core().compile_model(model, "CPU", settings)
+
+    def run(images: torch.Tensor) -> Crossing:
+        found = ready(images.contiguous().numpy())
+        return tuple(torch.from_numpy(found[i].copy()) for i in range(len(found)))
+
+    return run
+
+
+def save(model: Any, path: Path) -> None:
+    """Write ``path`` (XML) and the weights beside it (``.bin``)."""
+    import openvino
+
+    cast("Any", openvino).save_model(model, str(path), compress_to_fp16=False)
+
+
+def load(path: Path, precision: str) -> Run:
+    """What :func:`save` wrote, ready to run."""
+    import openvino
+
+    return compiled(cast("Any", openvino).Core().read_model(str(path)), precision)

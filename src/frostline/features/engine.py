@@ -1,0 +1,89 @@
+"""Engines: ways to run a frozen prefix. The module itself is the reference; every other is measured against it before it is used."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import torch
+from torch import nn
+
+from frostline.freeze.apply import evaluating
+
+EngineName = Literal["auto", "plain", "eager", "openvino", "compile"]
+ENGINES: tuple[EngineName, ...] = ("auto", "plain", "eager", "openvino", "compile")
+
+Crossing = tuple[torch.Tensor, ...]
+Run = Callable[[torch.Tensor], Crossing]
+
+TOLERANCE = {"fp32": 3e-5, "bf16": 5e-2}
+"""Largest relative L2 difference of what crosses from the plain fp32 module, by precision, for an engine that was asked for."""
+
+
+@dataclass(frozen=True, eq=False)
+class Engine:
+    """A way to run a prefix.
+
+    Attributes:
+        name: ``plain``, ``eager``, ``openvino`` or ``compile``.
+        precision: ``fp32`` or ``bf16``.
+        version: of the library that runs it, for the identity of features; empty for torch, whose version is in there anyway.
+        run: normalised images ``(N, 3, H, W)`` to the tensors that cross.
+        error: relative L2 difference from the plain fp32 module on images of the job; 0 for the module itself, None where it was not
+            measured in this process (nothing had to be run).
+        images_per_second: measured on those images, or None.
+        pictures_per_second: decoded for it, in two threads, or None.
+        why: the reason for the choice, in words.
+    """
+
+    name: EngineName
+    precision: str
+    version: str
+    run: Run
+    error: float | None = None
+    images_per_second: float | None = None
+    pictures_per_second: float | None = None
+    why: str = ""
+
+    @property
+    def identity(self) -> str:
+        """What features depend on."""
+        return f"{self.name} {self.precision} {self.version}".strip()
+
+
+def plain(body: nn.Module, precision: str, why: str = "the module itself") -> Engine:
+    """The module as it is, in bf16 under autocast."""
+
+    def run(images: torch.Tensor) -> Crossing:
+        with evaluating(body), torch.no_grad(), torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
+            return as_tuple(body(images))
+
+    return Engine("plain", precision, "", run, 0.0 if precision == "fp32" else None, why=why)
+
+
+def as_tuple(given: object) -> Crossing:
+    """What a prefix gives, as a tuple."""
+    return cast("Crossing", given if isinstance(given, tuple) else (given,))
+
+
+def difference(found: Crossing, wanted: Crossing) -> float:
+    """Relative L2 difference over all tensors; infinite where shapes differ or a value is no number."""
+    if len(found) != len(wanted) or any(a.shape != b.shape for a, b in zip(found, wanted, strict=True)):
+        return float("inf")
+    apart = sum(float((a.double() - b.double()).square().sum()) for a, b in zip(found, wanted, strict=True))
+    size = sum(float(b.double().square().sum()) for b in wanted)
+    error = (apart / size) ** 0.5 if size else float(apart > 0)
+    return error if error == error else float("inf")
+
+
+def timed(run: Run, images: torch.Tensor) -> tuple[Crossing, float]:
+    """What a run gives, and images a second of the faster of two passes: the first one pays for what is set up once."""
+    seconds: list[float] = []
+    found: Crossing = ()
+    for _ in range(2):
+        began = time.perf_counter()
+        found = run(images)
+        seconds.append(time.perf_counter() - began)
+    return found, len(images) / min(seconds)

@@ -1,0 +1,95 @@
+"""Decode files in threads, one batch ahead of whoever uses them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from frostline._digest import bytes_digest
+from frostline.backbone.preprocess import Preprocess
+from frostline.data.decode import decode, read_image_bytes
+from frostline.data.views import PLAIN, View
+from frostline.errors import CacheError, DecodeError
+from frostline.features.key import BATCH
+
+_DECODE_THREADS = 2
+
+
+def load_image(path: Path, digest: str | None = None) -> Image.Image:
+    """Read and decode one image: RGB. The one way pictures enter frostline.
+
+    Args:
+        path: the file.
+        digest: the SHA-256 that its content had when it was listed.
+
+    Raises:
+        DecodeError: it is no image, or cannot be read.
+        CacheError: the file changed since it was listed.
+    """
+    data = read_image_bytes(path)
+    if digest is not None and bytes_digest(data) != digest:
+        raise CacheError("the file changed while it was used", where=path, advice="run the same command again")
+    return decode(data).image
+
+
+def pixel_batches(
+    paths: Sequence[Path],
+    preprocess: Preprocess,
+    sizes: Sequence[int],
+    digests: Sequence[str] | None = None,
+    views: Sequence[View] | None = None,
+) -> Iterator[list[torch.Tensor | DecodeError]]:
+    """Decode batches of the given sizes in threads, one batch ahead of the caller.
+
+    Args:
+        paths: the files.
+        preprocess: resize and crop, of the plain view.
+        sizes: of the batches; their sum is the number of files.
+        digests: of each file's content; None where the files were not listed before.
+        views: of each file, None for the plain ones; an augmented one needs the digests, and is made in the caller's thread.
+
+    Yields:
+        For each image ``(3, H, W)`` uint8, or the error where it is none.
+    """
+
+    def one(path: Path, digest: str | None, view: View) -> Image.Image | torch.Tensor | DecodeError:
+        try:
+            image = load_image(path, digest)
+        except DecodeError as fault:
+            return fault
+        return preprocess.pixels(image) if view.plain else image
+
+    def seen(found: Image.Image | torch.Tensor | DecodeError, digest: str | None, view: View) -> torch.Tensor | DecodeError:
+        if not isinstance(found, Image.Image):
+            return found
+        return view.pixels(found, digest or "", preprocess.crop, preprocess.interpolation)
+
+    known = [None] * len(paths) if digests is None else digests
+    shown = [PLAIN] * len(paths) if views is None else views
+    ends = list(itertools.accumulate(sizes))
+    with ThreadPoolExecutor(_DECODE_THREADS) as pool:
+
+        def submit(batch: int) -> list[tuple[Future[Image.Image | torch.Tensor | DecodeError], str | None, View]]:
+            if batch == len(ends):
+                return []
+            span = slice(ends[batch] - sizes[batch], ends[batch])
+            return [(pool.submit(one, p, d, v), d, v) for p, d, v in zip(paths[span], known[span], shown[span], strict=True)]
+
+        ahead = submit(0)
+        for batch in range(len(ends)):
+            current, ahead = ahead, submit(batch + 1)
+            yield [seen(future.result(), digest, view) for future, digest, view in current]
+
+
+def full_batches(count: int, size: int = BATCH) -> list[int]:
+    """Sizes of the batches that ``count`` images make.
+
+    >>> full_batches(35, 16)
+    [16, 16, 3]
+    """
+    return [min(size, count - start) for start in range(0, count, size)]

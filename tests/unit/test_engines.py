@@ -1,0 +1,378 @@
+"""Engines give what the module gives, are refused where they do not, and are remembered; a recorded backbone is the backbone."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from conftest import make_images
+from frostline import Compute, Finished, FreezePlan, ImageSet, TransferModel, fit, open_backbone
+from frostline.backbone.sealed import Sealed, record_backbone, sealed_backbone
+from frostline.data import read_data
+from frostline.errors import BackboneError, CacheError, EngineError
+from frostline.features import choice, ensure_features
+from frostline.features.choice import FEWEST, choose_engine
+from frostline.features.engine import difference, plain
+from frostline.features.extract import Prefix
+from frostline.features.fold import folded
+from frostline.features.known import backbone_subject, is_known
+from frostline.features.store import FeatureStore
+from frostline.fitting import FeaturesReady
+from frostline.fitting.adamw import AdamW
+from frostline.freeze.apply import freeze
+from frostline.freeze.crossing import Crossing, Layout
+
+CPU = torch.device("cpu")
+
+
+def images_of(shape, seed=0):
+    batch = torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+    return batch.contiguous(memory_format=torch.channels_last)
+
+
+def roused(net, seed=0):
+    """A network in eval mode whose batch norms do something."""
+    torch.manual_seed(seed)
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor, low, high in ((module.running_mean, -0.5, 0.5), (module.running_var, 0.5, 2.0)):
+                tensor.uniform_(low, high)
+            nn.init.uniform_(module.weight, 0.5, 2.0)
+            nn.init.uniform_(module.bias, -0.5, 0.5)
+    return net.eval()
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """Enough images that another engine pays."""
+    return ImageSet.of(read_data(make_images(tmp_path_factory.mktemp("many") / "d", {"a": FEWEST // 2, "b": FEWEST // 2})))
+
+
+@pytest.fixture
+def subject(tiny, monkeypatch):
+    monkeypatch.setattr(choice, "LEAST_WORK", 0.0)
+    monkeypatch.setattr(choice, "_LEAST_SPEED", 0.0)  # of so small a network nothing is as fast as the module itself
+    opened = tiny()
+    freeze(opened.body, trainable=(), pinned=())
+    return backbone_subject(opened, weights=opened.digest, device=CPU, precision="auto", engine="auto")
+
+
+class Twice(nn.Module):
+    """A convolution that is run twice, one whose output is used twice, and one that may be folded."""
+
+    def __init__(self):
+        super().__init__()
+        self.again, self.norm_1 = nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3)
+        self.shared, self.norm_2 = nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3)
+        self.alone, self.norm_3 = nn.Conv2d(3, 4, 3, padding=1, groups=1, bias=False), nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        x = self.norm_1(self.again(self.again(x)))
+        y = self.shared(x)
+        return self.norm_3(self.alone(self.norm_2(y) + y))
+
+
+def test_only_what_alone_uses_a_convolution_is_folded_into_it():
+    net = roused(Twice())
+    before = {n: t.clone() for n, t in net.state_dict().items()}
+    fast = folded(net)
+    x = images_of((4, 3, 9, 9))
+    with torch.no_grad():
+        assert difference((fast(x),), (net(x),)) < 1e-6
+    assert isinstance(fast.norm_3, nn.Identity)
+    assert isinstance(fast.norm_1, nn.BatchNorm2d)
+    assert isinstance(fast.norm_2, nn.BatchNorm2d)
+    assert all(torch.equal(before[n], t) for n, t in net.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["timm:resnet18", "timm:efficientnet_b0", "torchvision:mobilenet_v3_small", "timm:densenet121"])
+def test_folded_networks_give_the_same(name):
+    body = roused(open_backbone(name, "random").body)
+    fast = folded(body)
+    x = images_of((2, 3, 96, 96))
+    left = [m for m in fast.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert len(left) < len([m for m in body.modules() if isinstance(m, nn.BatchNorm2d)])
+    with torch.no_grad():
+        assert difference((fast(x),), (body(x),)) < 1e-4  # rounding grows over the layers of a network with made-up statistics
+
+
+def test_nothing_to_fold():
+    assert folded(nn.Sequential(nn.Conv2d(3, 3, 1), nn.GroupNorm(1, 3))) is None
+    assert folded(nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 3, 1))) is None
+
+
+def test_the_difference_is_relative_l2_over_all_tensors():
+    a, b = (torch.tensor([[3.0, 4.0]]), torch.tensor([[0.0]])), (torch.tensor([[3.0, 4.5]]), torch.tensor([[0.0]]))
+    assert difference(a, b) == pytest.approx(0.5 / (9 + 4.5**2) ** 0.5)
+    assert difference(b, b) == 0.0
+    assert difference(a, (b[0],)) == difference(a, (b[0], torch.zeros(2))) == float("inf")
+    assert difference((torch.tensor([float("nan")]),), (torch.ones(1),)) == float("inf")
+    assert difference((torch.ones(1),), (torch.zeros(1),)) == 1.0
+
+
+@pytest.mark.parametrize("asked", ["plain", "eager", "openvino"])
+def test_every_engine_gives_the_features_of_the_module_and_keeps_its_own(subject, many, tmp_path, asked):
+    if asked == "openvino":
+        pytest.importorskip("openvino")
+    subject = replace(subject, asked=asked)
+    engine = choose_engine(subject, many, tmp_path)
+    assert (engine.name, engine.precision) == (asked, "fp32")
+    assert engine.error <= 1e-5
+    x = images_of((16, 3, 32, 32))
+    assert difference(engine.run(x), plain(subject.body, "fp32").run(x)) <= 1e-5
+    prefix = Prefix(engine, subject.preprocess, CPU, Layout((Crossing((8,)),)), subject.settings)
+    other = Prefix(plain(subject.body, "bf16"), subject.preprocess, CPU, Layout((Crossing((8,)),)), subject.settings)
+    assert prefix.key().digest != other.key().digest
+    assert asked in str(prefix.key().settings["engine"])
+
+
+def test_few_images_are_run_by_the_module_itself(subject, many, monkeypatch):
+    few = ImageSet(many.paths[: FEWEST - 1], many.digests[: FEWEST - 1])
+    assert choose_engine(subject, few, None).name == "plain"
+    assert choose_engine(subject, many, None).name != "plain"
+    monkeypatch.setattr(choice, "LEAST_WORK", 3e10)
+    assert "so small" in choose_engine(subject, many, None).why
+    monkeypatch.setattr(choice, "LEAST_WORK", 0.0)
+    monkeypatch.setattr(choice, "_LEAST_SPEED", 1e9)
+    found = choose_engine(subject, many, None)
+    assert (found.name, "is slower than the module itself" in found.why) == ("plain", True)
+
+
+def test_a_choice_is_remembered_and_nothing_is_decoded_or_verified_again(subject, many, tmp_path, monkeypatch):
+    chosen = choose_engine(subject, many, tmp_path)
+    monkeypatch.setattr(choice, "_pictures", lambda *_: pytest.fail("decoded again"))
+    again = choose_engine(subject, many, tmp_path)
+    few = ImageSet(many.paths[:3], many.digests[:3])
+    for found in (again, choose_engine(subject, few, tmp_path)):
+        assert (found.identity, found.error) == (chosen.identity, chosen.error)
+    x = images_of((16, 3, 32, 32))
+    assert all(torch.equal(a, b) for a, b in zip(again.run(x), chosen.run(x), strict=True))
+    with torch.no_grad():
+        subject.body.stem[0].weight += 1
+    moved = replace(subject, settings={**subject.settings, "weights": "others"})
+    with pytest.raises(pytest.fail.Exception, match="decoded again"):  # other weights, another choice
+        choose_engine(moved, many, tmp_path)
+
+
+def test_a_remembered_openvino_model_needs_no_network(subject, many, tmp_path):
+    pytest.importorskip("openvino")
+    chosen = choose_engine(replace(subject, asked="openvino"), many, tmp_path)
+    blind = replace(subject, asked="openvino", body=nn.Identity())
+    x = images_of((16, 3, 32, 32))
+    assert torch.equal(choose_engine(blind, many, tmp_path).run(x)[0], chosen.run(x)[0])
+
+
+@pytest.mark.parametrize("name", ["model.bin", "model.xml", "probe.safetensors", "engine.json"])
+def test_a_damaged_engine_is_made_anew(subject, many, tmp_path, name):
+    pytest.importorskip("openvino")
+    asked = replace(subject, asked="openvino")
+    choose_engine(asked, many, tmp_path)
+    (victim,) = (tmp_path / "engines").rglob(name)
+    data = bytearray(victim.read_bytes())
+    data[len(data) // 2] ^= 1
+    victim.write_bytes(bytes(data))
+    again = choose_engine(asked, many, tmp_path)
+    assert again.error <= 1e-5
+    assert difference(again.run(x := images_of((16, 3, 32, 32))), plain(subject.body, "fp32").run(x)) <= 1e-5
+
+
+@pytest.mark.parametrize("asked", ["openvino", "eager"])
+def test_an_engine_that_does_not_give_what_it_gave_is_removed_and_said(subject, many, tmp_path, asked, monkeypatch):
+    if asked == "openvino":
+        pytest.importorskip("openvino")
+    subject = replace(subject, asked=asked)
+    choose_engine(subject, many, tmp_path)
+    wrong = plain(nn.Sequential(nn.Flatten(), nn.LazyLinear(8)), "fp32").run
+    monkeypatch.setattr(choice._openvino, "load", lambda *_: wrong)
+    monkeypatch.setattr(choice, "folded", lambda _: nn.Sequential(nn.Flatten(), nn.LazyLinear(8)))
+    with pytest.raises(CacheError, match="does not give what it gave"):
+        choose_engine(subject, many, tmp_path).run(images_of((16, 3, 32, 32)))
+    monkeypatch.undo()
+    assert choose_engine(subject, many, tmp_path).name == asked
+
+
+def test_an_engine_with_other_numbers_is_refused(subject, many, monkeypatch):
+    monkeypatch.setattr(choice._openvino, "is_installed", lambda: False)
+    off = nn.Sequential(subject.body, nn.Softplus())
+    monkeypatch.setattr(choice, "folded", lambda _: off)
+    found = choose_engine(subject, many, None)
+    assert found.name == "plain"
+    assert "eager in fp32 differs by" in found.why
+    with pytest.raises(EngineError, match="differs by"):
+        choose_engine(replace(subject, asked="eager"), many, None)
+
+
+def test_an_engine_that_fails_on_a_network_is_passed_over(subject, many, monkeypatch):
+    pytest.importorskip("openvino")
+
+    def fails(*_, **__):
+        raise RuntimeError("no conversion rule for aten::strange\nand more")
+
+    monkeypatch.setattr(choice._openvino, "convert", fails)
+    found = choose_engine(subject, many, None)
+    assert found.name == "eager"
+    assert "openvino fails (RuntimeError: no conversion rule for aten::strange)" in found.why
+    with pytest.raises(EngineError, match="no conversion rule"):
+        choose_engine(replace(subject, asked="openvino"), many, None)
+
+
+def test_engines_that_cannot_be_had_are_refused_in_one_line(subject, many, monkeypatch):
+    with pytest.raises(EngineError, match="no engine is called 'warp'; use auto, plain"):
+        choose_engine(replace(subject, asked="warp"), many, None)
+    monkeypatch.setattr(choice._openvino, "is_installed", lambda: False)
+    with pytest.raises(EngineError, match="is not installed; pip install"):
+        choose_engine(replace(subject, asked="openvino"), many, None)
+
+
+def test_bf16_is_taken_only_when_asked_for_or_when_it_changes_little(subject, many, monkeypatch):
+    pytest.importorskip("openvino")
+    asked = choose_engine(replace(subject, precision="bf16"), many, None)
+    assert asked.precision == "bf16"
+    assert asked.error <= 5e-2
+    assert choose_engine(subject, many, None).precision == "fp32"
+    monkeypatch.setattr(choice, "LARGE", 1)
+    monkeypatch.setattr(choice, "AUTO_BF16", 0.0)
+    assert choose_engine(subject, many, None).precision == "fp32"
+
+
+def test_training_through_an_engine_is_training_through_the_module(tiny, many, tmp_path, monkeypatch):
+    monkeypatch.setattr(choice, "LEAST_WORK", 0.0)
+    monkeypatch.setattr(choice, "_LEAST_SPEED", 0.0)
+    logits, engines = {}, {}
+    for asked in ("plain", "auto"):
+        model = TransferModel(tiny())
+        for event in fit(model, FreezePlan(), many, many, epochs=3, compute=Compute(tmp_path, engine=asked)):
+            if isinstance(event, FeaturesReady):
+                engines[asked] = event.engine.name
+            if isinstance(event, Finished):
+                logits[asked] = event.val_logits
+    assert engines["plain"] == "plain" != engines["auto"]
+    assert torch.allclose(logits["plain"], logits["auto"], rtol=1e-4, atol=1e-5)
+
+
+# --- a backbone that is known and not opened
+
+
+@pytest.fixture(scope="module")
+def opened():
+    return open_backbone("tf_efficientnet_lite0")
+
+
+def test_a_recorded_backbone_has_the_same_tensors_names_and_identity(opened, tmp_path):
+    assert sealed_backbone("tf_efficientnet_lite0", "default", tmp_path) is None
+    record_backbone(opened, (1280,), tmp_path)
+    sealed = sealed_backbone("timm:tf_efficientnet_lite0", "default", tmp_path)
+    assert isinstance(sealed.body, Sealed)
+    for kind in ("named_parameters", "named_buffers"):
+        ours, theirs = dict(getattr(sealed.body, kind)()), dict(getattr(opened.body, kind)())
+        assert list(ours) == list(theirs)
+        assert all(torch.equal(ours[n], t) for n, t in theirs.items())
+    for field in ("name", "preprocess", "weights", "report", "architecture", "first_tokens", "digest", "published"):
+        assert getattr(sealed, field) == getattr(opened, field), field
+    one, other = TransferModel(sealed), TransferModel(opened)
+    assert FreezePlan().resolve(one) == replace(FreezePlan().resolve(other), pinned=FreezePlan().resolve(one).pinned)
+    with pytest.raises(BackboneError, match="run the same command again"):
+        sealed.body(torch.zeros(2, 3, 8, 8))
+
+
+@pytest.mark.parametrize("damage", [lambda r: r.update(digest="0" * 64), lambda r: r["tensors"].popitem(), lambda r: r.pop("features")])
+def test_a_record_that_does_not_give_the_recorded_tensors_is_not_used(opened, tmp_path, damage):
+    record_backbone(opened, (1280,), tmp_path)
+    (path,) = (tmp_path / "backbones").iterdir()
+    record = json.loads(path.read_text())
+    damage(record)
+    path.write_text(json.dumps(record))
+    assert sealed_backbone("tf_efficientnet_lite0", "default", tmp_path) is None
+    path.write_text("{")
+    assert sealed_backbone("tf_efficientnet_lite0", "default", tmp_path) is None
+
+
+def test_a_backbone_without_one_weights_file_is_not_recorded(tiny, tmp_path):
+    record_backbone(tiny(), (8,), tmp_path)
+    record_backbone(open_backbone("timm:resnet18", "random"), (512,), tmp_path)
+    assert not (tmp_path / "backbones").exists()
+
+
+def test_another_weights_file_is_another_record(tmp_path):
+    from safetensors.torch import save_file
+
+    network = open_backbone("timm:resnet18", "random").body
+    file = tmp_path / "w.safetensors"
+    save_file(network.state_dict(), file)
+    record_backbone(open_backbone("timm:resnet18", str(file)), (512,), tmp_path)
+    assert sealed_backbone("timm:resnet18", str(file), tmp_path) is not None
+    save_file({n: t + 1 if t.is_floating_point() else t for n, t in network.state_dict().items()}, file)
+    assert sealed_backbone("timm:resnet18", str(file), tmp_path) is None
+
+
+def test_what_is_known_needs_no_network(subject, many, tmp_path):
+    digests = list(many.digests)
+    few = ImageSet(many.paths[:9], many.digests[:9])
+    assert not is_known(subject, digests, [choice_view()], tmp_path)
+    prefix = Prefix(plain(subject.body, "fp32"), subject.preprocess, CPU, Layout((Crossing((8,)),)), subject.settings)
+    store = FeatureStore.open(tmp_path, prefix.key())
+    for _ in ensure_features(store, prefix.key(), prefix, few):
+        pass
+    assert is_known(subject, few.digests, [choice_view()], tmp_path)
+    assert not is_known(subject, digests[:10], [choice_view()], tmp_path)
+    assert not is_known(subject, digests, [choice_view()], tmp_path)  # so many that an engine would be chosen
+
+
+def choice_view():
+    from frostline.data.views import PLAIN
+
+    return PLAIN
+
+
+def test_a_warm_run_loads_neither_timm_nor_torchvision_nor_the_compiler(frostline, images, cache, tmp_path):
+    first = frostline("train", images, "--out", tmp_path / "one", "--json")
+    assert first.returncode == 0, first.stderr
+    code = (
+        "import sys\nfrom frostline.cli.main import run\n"
+        f"code = run(['train', {str(images)!r}, '--out', {str(tmp_path / 'two')!r}, '--json'])\n"
+        "print(sorted(m for m in ('timm', 'torchvision', 'sklearn', 'openvino', 'torch._dynamo') if m in sys.modules), file=sys.stderr)\n"
+        "sys.exit(code)\n"
+    )
+    second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=cache, timeout=300)
+    assert second.returncode == 0, second.stderr
+    assert second.stderr.splitlines()[-1] == "[]"
+    one, two = json.loads(first.stdout), json.loads(second.stdout)
+    assert two["cache"]["hit"]
+    for key in ("val", "train", "audit", "frozen_parameters", "trainable_parameters", "weights"):
+        assert one[key] == two[key], key
+    same = [(tmp_path / n / "model.safetensors").read_bytes() for n in ("one", "two")]
+    assert same[0] == same[1]
+
+
+# --- the optimizer without the compiler
+
+
+def test_adamw_is_torchs_to_the_last_bit():
+    nets = [nn.Sequential(nn.Linear(5, 7), nn.Linear(7, 2)) for _ in range(2)]
+    nets[1].load_state_dict(nets[0].state_dict())
+
+    def groups(net):
+        return [
+            {"params": [net[0].weight], "lr": 0.1, "weight_decay": 0.3, "names": ["a"]},
+            {"params": [net[0].bias, net[1].weight], "lr": 0.02, "weight_decay": 0.0, "names": ["b", "c"]},
+        ]
+
+    ours, theirs = AdamW(groups(nets[0])), torch.optim.AdamW(groups(nets[1]))
+    for step in range(30):
+        x = torch.randn(4, 5, generator=torch.Generator().manual_seed(step))
+        for net, optimizer in zip(nets, (ours, theirs), strict=True):
+            optimizer.zero_grad()
+            (net[1](net[0](x)) if step % 3 else net[0](x)).square().sum().backward()  # every third time one has no gradient
+            for group in optimizer.param_groups:
+                group["lr"] *= 0.97
+            optimizer.step()
+    assert all(torch.equal(a, b) for a, b in zip(nets[0].parameters(), nets[1].parameters(), strict=True))
+    for a, b in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
+        assert ours.state.get(a, {}).keys() == theirs.state.get(b, {}).keys()
+        assert all(torch.equal(t, theirs.state[b][k]) for k, t in ours.state.get(a, {}).items())
