@@ -5,7 +5,7 @@ schedule, ``freeze()``. By default fastai trains the batch-norm layers of a froz
 ``train_bn=False``.
 
 Changed: the weights come from the package instead of the hub, so the learner is made with ``pretrained=False`` and frozen by the same
-``freeze()`` that ``pretrained=True`` would call. fastai's ``Resize`` crops training images at a random place of the longer side; so it does here.
+``freeze()`` that ``pretrained=True`` would call. fastai's ``Resize`` crops training images at a random place of the longer side, here too.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """timm's own training script, where it is at hand.
 
 It has no option that freezes by name, but ``--layer-decay 0.1 --layer-decay-no-opt-scale 0.5`` leaves nothing trained but the classifier
-(checked on timm 1.0.31: of tf_efficientnet_lite0 only ``classifier.weight`` and ``classifier.bias`` keep ``requires_grad``). The frozen body
-stays in training mode, so that its batch norm uses the batch's statistics and moves its own.
+(checked on timm 1.0.31: of tf_efficientnet_lite0 only ``classifier.weight`` and ``classifier.bias`` keep ``requires_grad``). The frozen
+body stays in training mode, so that its batch norm uses the batch's statistics and moves its own.
 
 The script, ``train.py``, is in timm's repository and not in the package that pip installs, and this benchmark downloads nothing but
-packages. Name yours, of the same release, in the environment variable ``TIMM_TRAIN``; otherwise this prints that it cannot, and why, and the table
-says so instead of a number.
+packages. Name yours, of the same release, in the environment variable ``TIMM_TRAIN``; otherwise this prints that it cannot, and why,
+and the table says so instead of a number. It was tried with a stand-in for the script only.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The loop of PyTorch's transfer-learning tutorial, second half: "ConvNet as fixed feature extractor".
 
-Its way: every parameter of the network has ``requires_grad`` off, the classifier is replaced, SGD with momentum 0.9 trains it, the rate falls
-by ten every 7 epochs, each epoch trains with ``model.train()`` and judges with ``model.eval()``, the best weights are saved and loaded at
-the end. So the batch-norm statistics of the frozen body move, as in the tutorial.
+Its way: every parameter of the network has ``requires_grad`` off, the classifier is replaced, SGD with momentum 0.9 trains it, the rate
+falls by ten every 7 epochs, each epoch trains with ``model.train()`` and judges with ``model.eval()``, the best weights are saved and
+loaded at the end. So the batch-norm statistics of the frozen body move, as in the tutorial.
 
 Changed: the backbone, batches of 32 for 4 with the rate scaled alike (0.001 x 32 / 4), and no augmentation.
 """
