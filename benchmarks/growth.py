@@ -139,7 +139,7 @@ def main() -> None:
         for part, unit in (("seconds", "s"), ("peak_mb", "MB")):
             line = fit_line(sizes, [f[part] for f in found]) if found else None
             if line:
-                print(f"{part}: {line.start:.2f} {unit} + {1000 * line.slope:.2f} {unit} for 1,000 images, r2 {line.r2:.4f}")
+                print(f"{part}: {line.start:.2f} {unit} and {1000 * line.slope:+.2f} {unit} for 1,000 images, r2 {line.r2:.4f}")
         counts = sorted(int(c) for c in listed(given.classes))
         if counts:
             files, home = growth.pool(given.class_images, given.pixels), empty()

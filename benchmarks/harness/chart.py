@@ -1,4 +1,7 @@
-"""A bar chart as SVG, written by hand: horizontal bars on a logarithmic axis, readable on light and on dark pages."""
+"""A bar chart as SVG, written by hand: horizontal bars on a logarithmic axis, readable on light and on dark pages.
+
+It has a ground of its own, so that it stays readable where the page is dark and what draws it knows no ``prefers-color-scheme``.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,9 @@ from dataclasses import dataclass
 from html import escape
 
 _STYLE = """
-    text { font: 13px system-ui, -apple-system, 'Segoe UI', Helvetica, Arial, sans-serif; fill: #1f2328; }
+    .page { fill: #ffffff; }
+    text { font: 13px system-ui, -apple-system, 'Segoe UI', Helvetica, Arial, sans-serif; fill: #1f2328; stroke: #ffffff; }
+    text { stroke-width: 3px; paint-order: stroke; }
     .quiet { fill: #59636e; font-size: 12px; }
     .title { font-size: 15px; font-weight: 600; }
     .grid { stroke: #d1d9e0; stroke-width: 1; }
@@ -16,7 +21,8 @@ _STYLE = """
     .other { fill: #8c959f; }
     .whisker { stroke: #1f2328; stroke-width: 1.5; }
     @media (prefers-color-scheme: dark) {
-      text { fill: #f0f6fc; }
+      .page { fill: #0d1117; }
+      text { fill: #f0f6fc; stroke: #0d1117; }
       .quiet { fill: #9198a1; }
       .grid { stroke: #3d444d; }
       .own { fill: #4493f8; }
@@ -70,13 +76,15 @@ def chart(bars: Sequence[Bar], title: str, axis: str) -> str:
         f'  <title id="title">{escape(title)}</title>',
         f'  <desc id="desc">{escape(axis)}. {escape(told)}.</desc>',
         f"  <style>{_STYLE}\n  </style>",
+        f'  <rect class="page" width="{_WIDTH}" height="{bottom + 44}" rx="6"/>',
         f'  <text class="title" x="12" y="26">{escape(title)}</text>',
         f'  <text class="quiet" x="12" y="46">{escape(axis)}</text>',
     ]
     for power in range(first, last + 1):
         for factor in (1, 2, 5) if power < last else (1,):
             value = factor * 10.0**power
-            parts.append(f'  <line class="grid" x1="{x(value)}" y1="{_TOP - 6}" x2="{x(value)}" y2="{bottom}"/>')
+            if factor == 1:
+                parts.append(f'  <line class="grid" x1="{x(value)}" y1="{_TOP - 6}" x2="{x(value)}" y2="{bottom}"/>')
             parts.append(f'  <text class="quiet" x="{x(value)}" y="{bottom + 18}" text-anchor="middle">{value:g}</text>')
     for row, bar in enumerate(bars):
         top = _TOP + _ROW * row

@@ -24,10 +24,12 @@ class Row:
     Attributes:
         key: the contestant.
         runs: their records; one with the reason where it could not be measured.
+        beside: median seconds of everybody who ran in the same session.
     """
 
     key: str
     runs: Sequence[Record]
+    beside: Mapping[str, float]
 
     @property
     def measured(self) -> list[Record]:
@@ -69,8 +71,18 @@ machine."""
 
 def contest_rows(file: Path) -> list[Row]:
     """Each contestant's last session on the machine, the images and the epochs of the newest record."""
-    found = records.newest(records.read(file, "contest"), "who", ("machine", "data", "epochs", "device"))
-    return [Row(key, [r for r in found if r["who"] == key]) for key in dict.fromkeys(cast("str", r["who"]) for r in found)]
+    alike = records.alike(records.read(file, "contest"), ("machine", "data", "epochs", "device"))
+    found = records.newest(alike, "who")
+    taken: dict[tuple[object, object], list[float]] = {}
+    for r in alike:
+        if "seconds" in r:
+            taken.setdefault((r["session"], r["who"]), []).append(cast("float", r["seconds"]))
+    rows = []
+    for key in dict.fromkeys(cast("str", r["who"]) for r in found):
+        runs = [r for r in found if r["who"] == key]
+        beside = {cast("str", who): statistics.median(s) for (session, who), s in taken.items() if session == runs[0]["session"]}
+        rows.append(Row(key, runs, beside))
+    return rows
 
 
 def newest_of(file: Path, kind: str) -> list[Record]:
@@ -81,12 +93,12 @@ def newest_of(file: Path, kind: str) -> list[Record]:
 
 def newest_growth(file: Path) -> list[Record]:
     """The last session of each of its three parts."""
-    return records.newest(records.read(file, "growth"), "what", ("machine",))
+    return records.newest(records.alike(records.read(file, "growth"), ("machine",)), "what")
 
 
 def newest_gpu(file: Path) -> list[Record]:
     """The last session of each model."""
-    return records.newest(records.read(file, "gpu"), "model", ("machine",))
+    return records.newest(records.alike(records.read(file, "gpu"), ("machine",)), "model")
 
 
 def conditions(rows: Sequence[Row]) -> str:
@@ -97,7 +109,8 @@ def conditions(rows: Sequence[Row]) -> str:
         f"- machine: {last['machine']}; device `{last['device']}`",
         f"- images: `{last['data_name']}`, {images['train']} to train on, {images['val']} to judge, {last['classes']} classes "
         f"(digest `{last['data']}`)",
-        f"- job: tf_efficientnet_lite0 with its ImageNet weights, frozen, 224 px, batch 32, {last['epochs']} epochs, no augmentation",
+        f"- job: tf_efficientnet_lite0 with its ImageNet weights, frozen, 224 px, batch 32, no augmentation, "
+        f"passes over the training images: {last['epochs']}",
     ]
     for whose, found in cast("dict[str, dict[str, str]]", last["versions"]).items():
         lines.append(f"- {whose}: {', '.join(f'{k} {v}' for k, v in found.items())}")
@@ -112,10 +125,11 @@ def by_time(rows: Sequence[Row]) -> list[Row]:
     return sorted((row for row in rows if row.measured), key=lambda row: row.median("seconds"))
 
 
-def beside(row: Row, rows: Sequence[Row], key: str) -> float | None:
-    """How many times the seconds of ``key``; of the same session if it was measured there."""
-    other = next((r for r in rows if r.key == key and r.measured), None)
-    return row.median("seconds") / other.median("seconds") if other else None
+def times(row: Row, rows: Sequence[Row], key: str) -> float | None:
+    """How many times the seconds of ``key``: in the same session if it ran there, else in its last one."""
+    other = next((r.median("seconds") for r in rows if r.key == key and r.measured), None)
+    seconds = row.beside.get(key, other)
+    return row.median("seconds") / seconds if seconds else None
 
 
 def contest_table(rows: Sequence[Row]) -> str:
@@ -130,13 +144,13 @@ def contest_table(rows: Sequence[Row]) -> str:
         first = row.measured[0]
         right, n = int(row.median("right")), cast("int", first["n"])
         bottom, top = wilson(right, n)
-        times = [f"{t:.3g}" if (t := beside(row, rows, key)) else "" for key in (COLD, WARM)]
+        cold, warm = (f"{t:.3g}" if (t := times(row, rows, key)) else "" for key in (COLD, WARM))
         spread = f" ({low:.2f} to {high:.2f})" if len(row.measured) > 1 else ""
         trained = f"{first['trained']:,}" if first["trained"] is not None else ""
         name = f"**{first['shown']}**" if row.key in OWN else first["shown"]
         mark = "" if row.session == newest else " †"
         lines.append(
-            f"| {name}{mark} | {len(row.measured)} | {row.median('seconds'):.2f}{spread} | {times[0]} | {times[1]} "
+            f"| {name}{mark} | {len(row.measured)} | {row.median('seconds'):.2f}{spread} | {cold} | {warm} "
             f"| {row.median('cpu_seconds'):.1f} | {row.median('peak_mb'):.0f} | {right / n:.3f} ({bottom:.3f} to {top:.3f}) | {trained} |"
         )
     for row in rows:
@@ -145,7 +159,7 @@ def contest_table(rows: Sequence[Row]) -> str:
             lines.append(f"| {row.runs[0]['shown']} | 0 | {str(why).replace('|', '/')} | | | | | | |")
     notes = ["Whole process, imports included; CPU seconds of all its processes, peak memory of the largest one.", _FAIRNESS]
     if any(row.session != newest for row in rows):
-        notes.append("† measured in an earlier session than the newest: its ratios are less certain.")
+        notes.append("† measured in an earlier session; its ratios are to frostline in that session, where frostline ran in it.")
     return "\n".join(lines) + "\n\n" + " ".join(notes)
 
 
@@ -160,7 +174,7 @@ def ratios(rows: Sequence[Row]) -> str:
     keyed = {row.key: row for row in rows if row.measured}
 
     def ratio(upper: str, lower: str) -> float | None:
-        return keyed[upper].median("seconds") / keyed[lower].median("seconds") if {upper, lower} <= keyed.keys() else None
+        return times(keyed[upper], rows, lower) if upper in keyed else None
 
     aims = (
         ("tutorial's loop / frostline cold", ratio("tutorial", COLD), "50 or more"),
@@ -182,8 +196,8 @@ def picture(rows: Sequence[Row], file: Path) -> None:
     """The bar chart."""
     bars = []
     for row in by_time(rows):
-        times = beside(row, rows, COLD)
-        note = f"{row.median('seconds'):.3g} s" + (f"  ({times:.3g} x)" if times and row.key != COLD else "")
+        found = times(row, rows, COLD)
+        note = f"{row.median('seconds'):.3g} s" + (f"  ({found:.3g} x)" if found and row.key != COLD else "")
         bars.append(Bar(str(row.measured[0]["shown"]), row.median("seconds"), *row.ends("seconds"), note, row.key in OWN))
     if bars:
         last = rows[0].runs[0]
@@ -201,7 +215,7 @@ def limits_section(found: Sequence[Record], contest: Sequence[Row]) -> str:
         return [r for r in found if r["what"] == what]
 
     lines = ["## The machine's limit", f"{found[0]['machine']}; load {found[0]['load_before']} before; `{found[0]['command']}`"]
-    lines.append("Imports alone, seconds: " + ", ".join(f"{r['name']} {r['value']:.2f}" for r in values("imports")) + ".")
+    lines.append("Imports alone, seconds: " + "; ".join(f"{r['name']} {r['value']:.2f}" for r in values("imports")) + ".")
     decoded = values("decode")
     if decoded:
         lines.append(
@@ -229,7 +243,8 @@ def floor(exact: Sequence[Record], decoded: Sequence[Record], together: Record, 
     whole = decode + forward + imports
     text = (
         f"For the {n} images above: imports ({together['name']}) {imports:.2f} s + decoding {decode:.2f} s + forward "
-        f"({best['name']}, batch {best['batch']}) {forward:.2f} s = **{whole:.2f} s**."
+        f"({best['name']}, batch {best['batch']}) {forward:.2f} s = **{whole:.2f} s**. "
+        f"Preparing that engine once, {best['prepared']:.1f} s, is not in it."
     )
     cold = next((row for row in contest if row.key == COLD and row.measured), None)
     if cold is None:
@@ -240,7 +255,7 @@ def floor(exact: Sequence[Record], decoded: Sequence[Record], together: Record, 
 def growth_section(found: Sequence[Record]) -> str:
     """Three tables, and a straight line for the first."""
     titles = {"images": "images", "classes": "classes", "depth": "`--unfreeze`"}
-    lines = ["## How time and memory grow", f"{found[0]['machine']}; {found[0]['epochs']} epochs"]
+    lines = ["## How time and memory grow", f"{found[0]['machine']}; {found[0]['epochs']} passes over the training images"]
     lines += sorted({f"`{r['command']}` (load {r['load_before']} before)" for r in found})
     for what, title in titles.items():
         points = [r for r in found if r["what"] == what]
@@ -269,7 +284,7 @@ def straight(points: Sequence[Record]) -> str:
         line = fit_line(xs, [cast("float", r[field]) for r in points])
         if line:
             told.append(
-                f"{line.start:.2f} {unit} + {1000 * line.slope:.2f} {unit} for every 1,000 images "
+                f"{line.start:.2f} {unit} and {1000 * line.slope:+.2f} {unit} for every 1,000 images "
                 f"(r2 {line.r2:.4f}, farthest point {100 * line.worst:.0f} % off)"
             )
     return f"Straight line: {'; '.join(told)}." if told else ""

@@ -23,16 +23,12 @@ def read(file: Path, kind: str) -> list[Record]:
     return [r for r in map(json.loads, file.read_text().splitlines()) if r["kind"] == kind]
 
 
-def newest(records: Sequence[Record], by: str, same: tuple[str, ...]) -> list[Record]:
-    """For each value of ``by`` the records of the last session that measured it.
+def alike(records: Sequence[Record], fields: tuple[str, ...]) -> list[Record]:
+    """Those that agree in ``fields`` with the last one: ratios do not survive another machine or other images."""
+    return [r for r in records if all(r.get(field) == records[-1].get(field) for field in fields)]
 
-    Args:
-        records: in the order in which they were made.
-        by: what was measured.
-        same: fields in which a record must agree with the very last one, or it is left out: what ratios do not survive.
-    """
-    if not records:
-        return []
-    fitting = [r for r in records if all(r.get(field) == records[-1].get(field) for field in same)]
-    session = {r[by]: r["session"] for r in fitting}
-    return [r for r in fitting if r["session"] == session[r[by]]]
+
+def newest(records: Sequence[Record], by: str) -> list[Record]:
+    """For each value of ``by`` the records of the last session that measured it; ``records`` are in the order they were made."""
+    session = {r[by]: r["session"] for r in records}
+    return [r for r in records if r["session"] == session[r[by]]]
