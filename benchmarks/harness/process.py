@@ -47,6 +47,8 @@ class Ran:
         Raises:
             ValueError: it failed, or the last line is none.
         """
+        if self.code == -signal.SIGKILL:
+            raise ValueError(f"killed after {self.seconds:.0f} s, by the limit or for want of memory")
         if self.code != 0:
             raise ValueError(f"exit code {self.code}: {' '.join(self.err.split())[-300:]}")
         lines = self.out.strip().splitlines()

@@ -64,7 +64,7 @@ def test_a_process_is_ended_in_time_and_its_failure_told(harness):
     assert run([sys.executable, "-c", "print('words'); print('{\"a\": 1}')"]).answer() == {"a": 1}
     late = run([sys.executable, "-c", "import time; time.sleep(60)"], limit=0.5)
     assert late.seconds < 30
-    with pytest.raises(ValueError, match="exit code -9"):
+    with pytest.raises(ValueError, match="killed after"):
         late.answer()
     with pytest.raises(ValueError, match=r"exit code 1: .*ZeroDivisionError"):
         run([sys.executable, "-c", "1 / 0"]).answer()
