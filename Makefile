@@ -2,6 +2,10 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+BENCH_VENV ?= .venv-bench
+# make bench DATA=DIR: a folder with train/ and val/; without one, generated digits. BENCH: more arguments of benchmarks/run.py.
+DATA ?= $(wildcard ../shared/data/hymenoptera)
+BENCH ?=
 PIP := $(BIN)/python -m pip install --quiet
 # Folders too: a file that was removed changes only its folder.
 SOURCES := $(shell find src -name __pycache__ -prune -o -print) README.md LICENSE
@@ -23,8 +27,12 @@ lint: $(VENV)/.package
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-bench: $(VENV)/.package
-	set -e; for file in benchmarks/*.py; do $(BIN)/python "$$file"; done
+# Takes about an hour on two cores: the peers' training loops take minutes each. Writes docs/benchmarks.md, .svg and .jsonl.
+bench: $(VENV)/.package $(BENCH_VENV)/.requirements
+	$(BIN)/python benchmarks/run.py $(DATA) --peers $(BENCH_VENV)/bin/python $(BENCH)
+	$(BIN)/python benchmarks/limits.py $(DATA) --peers $(BENCH_VENV)/bin/python
+	$(BIN)/python benchmarks/growth.py
+	$(BIN)/python benchmarks/gpu.py --peers $(BENCH_VENV)/bin/python
 
 # What frostline needs, and what its developers and its build need; brought up to date when either list changes.
 $(VENV)/.requirements: pyproject.toml constraints.txt
@@ -39,5 +47,12 @@ $(VENV)/.package: $(VENV)/.requirements $(SOURCES)
 	$(PIP) --no-build-isolation --no-deps --force-reinstall .
 	touch $@
 
+# The peers have an environment of their own: they pull in far more than frostline needs, and none of it is frostline's.
+$(BENCH_VENV)/.requirements: benchmarks/peers/requirements.txt constraints.txt
+	$(PYTHON) -m venv $(BENCH_VENV)
+	$(BENCH_VENV)/bin/python -m pip install --quiet --upgrade -c constraints.txt "pip>=25.1"
+	$(BENCH_VENV)/bin/python -m pip install --quiet -c constraints.txt -r benchmarks/peers/requirements.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV) dist build frostline-demo
+	rm -rf $(VENV) $(BENCH_VENV) dist build frostline-demo
