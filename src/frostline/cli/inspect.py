@@ -7,7 +7,7 @@ from typing import Annotated, Any, cast
 import typer
 
 from frostline.cli.output import print_json
-from frostline.cli.settings import is_offline
+from frostline.cli.settings import cache_folder, is_offline
 
 
 def inspect(
@@ -23,8 +23,12 @@ def inspect(
     json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
 ) -> None:
     """Show the layers, and what a plan would freeze, train and cache."""
+    from frostline._device import resolve_device
     from frostline.backbone import open_backbone
     from frostline.backbone.tap import output_shapes
+    from frostline.features.choice import remembered_engine
+    from frostline.features.engine import ENGINE_FACTS
+    from frostline.features.known import prefix_subject
     from frostline.freeze import FreezePlan
     from frostline.freeze.apply import evaluating
     from frostline.freeze.cut import split_resolved
@@ -38,7 +42,10 @@ def inspect(
     table = rows(model, resolved)
     with evaluating(model):
         shapes = output_shapes(model, [r.modules[-1] for r in table if r.modules], opened.example())
-    cut = split_resolved(model, resolved, model.example(2)).cut
+    parts = split_resolved(model, resolved, model.example(2))
+    cut = parts.cut
+    subject = prefix_subject(parts, opened, device=resolve_device("auto"), precision="auto", engine="auto")
+    engine = remembered_engine(subject, cache_folder(None)) if cut.cached else None
     layers: list[dict[str, Any]] = [
         {
             "name": r.name,
@@ -61,6 +68,7 @@ def inspect(
                 "matched": list(resolved.matched),
                 "trainable": list(resolved.trainable),
                 "cut": {"name": cut.name, "way": cut.way, "why": cut.why, "bytes_per_image": cut.bytes},
+                "engine": None if engine is None else {n: getattr(engine, n) for n in ENGINE_FACTS},
                 "trainable_parameters": sum(r.trained for r in table),
                 "frozen_parameters": sum(r.parameters - r.trained for r in table),
                 "layers": layers,
@@ -70,6 +78,11 @@ def inspect(
     print(f"{opened.name}: {opened.report}")
     _print_table(layers, after=_cut_row(layers, cut.name))
     print(f"cut at {cut.name}: {cut.why}")
+    if engine is not None:
+        print(f"engine {engine.name} in {engine.precision}, chosen before on this machine: {engine.why}")
+        print(f"its output differs by {engine.error:.1e} (relative L2) from the module's")
+    elif cut.cached:
+        print("engine not chosen yet: it is verified on the images of a job")
     print(f"{sum(r.trained for r in table):,} parameters trained, {sum(r.parameters - r.trained for r in table):,} frozen")
 
 

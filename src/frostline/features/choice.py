@@ -19,7 +19,7 @@ from frostline._digest import file_digest, settings_digest
 from frostline.backbone.preprocess import Preprocess
 from frostline.errors import CacheError, DecodeError, EngineError
 from frostline.features import _compile, _openvino
-from frostline.features.engine import ENGINES, TOLERANCE, Crossing, Engine, EngineName, Run, difference, plain, timed
+from frostline.features.engine import ENGINE_FACTS, ENGINES, TOLERANCE, Crossing, Engine, EngineName, Run, difference, plain, timed
 from frostline.features.fold import folded
 from frostline.features.images import ImageSet
 from frostline.features.key import BATCH
@@ -218,7 +218,6 @@ def _work(subject: Subject, picture: torch.Tensor) -> int:
 
 
 _RECORD, _MODEL, _PROBE = "engine.json", "model.xml", "probe.safetensors"
-_KEPT = ("name", "precision", "version", "error", "images_per_second", "pictures_per_second", "why")
 
 
 def _remember(folder: Path, engine: Engine, model: Any, subject: Subject, pictures: torch.Tensor) -> None:
@@ -232,7 +231,7 @@ def _remember(folder: Path, engine: Engine, model: Any, subject: Subject, pictur
             write_bytes(folder / _PROBE, save(probe))
             _openvino.save(model, folder / _MODEL)
             files = {n: file_digest(folder / n) for n in (_MODEL, "model.bin", _PROBE)}
-        record = {n: getattr(engine, n) for n in _KEPT}
+        record = {n: getattr(engine, n) for n in ENGINE_FACTS}
         write_text(folder / _RECORD, json.dumps({**record, "files": files}, indent=1))
     except OSError:  # a cache that cannot be written: the choice is made anew next time
         return
@@ -244,7 +243,7 @@ def _remembered(folder: Path, subject: Subject) -> Engine | None:
         record = cast("dict[str, Any]", json.loads((folder / _RECORD).read_text(encoding="utf-8")))
         if any(file_digest(folder / n) != digest for n, digest in record["files"].items()):
             raise ValueError("digest differs")
-        known = {n: record[n] for n in _KEPT}
+        known = {n: record[n] for n in ENGINE_FACTS}
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError):

@@ -15,6 +15,9 @@ from frostline.freeze.apply import evaluating
 EngineName = Literal["auto", "plain", "eager", "openvino", "compile"]
 ENGINES: tuple[EngineName, ...] = ("auto", "plain", "eager", "openvino", "compile")
 
+ENGINE_FACTS = ("name", "precision", "version", "error", "images_per_second", "pictures_per_second", "why")
+"""What is told of an engine, and remembered."""
+
 Crossing = tuple[torch.Tensor, ...]
 Run = Callable[[torch.Tensor], Crossing]
 

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import torch
 
+from frostline._digest import tensors_digest
 from frostline.backbone.network import Backbone
 from frostline.data.views import View
 from frostline.features.choice import FEWEST, Subject, remembered_engine
 from frostline.features.engine import plain
 from frostline.features.key import feature_key, prefix_settings
 from frostline.features.store import FeatureStore
+from frostline.freeze.cut import Split
 
 
 def backbone_subject(opened: Backbone, *, weights: str, device: torch.device, precision: str, engine: str) -> Subject:
@@ -27,6 +29,13 @@ def backbone_subject(opened: Backbone, *, weights: str, device: torch.device, pr
     """
     settings = prefix_settings(opened, cut="backbone", weights=weights)
     return Subject(opened.body, settings, opened.preprocess, device, precision, engine)
+
+
+def prefix_subject(parts: Split, opened: Backbone, *, device: torch.device, precision: str, engine: str) -> Subject:
+    """:func:`backbone_subject` for the prefix of any split."""
+    code = "" if parts.cut.way == "backbone" else parts.code
+    settings = prefix_settings(opened, cut=parts.cut.name, weights=tensors_digest(parts.prefix.state_dict()), code=code)
+    return Subject(parts.prefix, settings, opened.preprocess, device, precision, engine)
 
 
 def is_known(subject: Subject, digests: Sequence[str], views: Sequence[View], cache: Path) -> bool:

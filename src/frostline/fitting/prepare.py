@@ -11,15 +11,15 @@ from pathlib import Path
 
 import torch
 
-from frostline._digest import tensors_digest
 from frostline.backbone.network import Backbone
 from frostline.data.views import PLAIN, View, Views
 from frostline.errors import DataError, DecodeError
-from frostline.features.choice import Subject, choose_engine
+from frostline.features.choice import choose_engine
 from frostline.features.engine import plain
 from frostline.features.extract import Extracted, FeatureProgress, Prefix, ensure_features
 from frostline.features.images import ImageSet
-from frostline.features.key import BATCH, prefix_settings
+from frostline.features.key import BATCH
+from frostline.features.known import prefix_subject
 from frostline.features.pixels import full_batches, pixel_batches
 from frostline.features.store import FeatureStore, StoredRows
 from frostline.fitting.events import CachePlanned, FeaturesReady
@@ -130,12 +130,9 @@ def prepare(
 def _prefix(parts: Split, opened: Backbone, images: Labelled, compute: Compute, device: torch.device) -> Prefix:
     if not parts.cut.cached:
         return Prefix(plain(parts.prefix, "fp32", "there is no prefix"), opened.preprocess, device, parts.layout)
-    code = "" if parts.cut.way == "backbone" else parts.code
-    settings = prefix_settings(opened, cut=parts.cut.name, weights=tensors_digest(parts.prefix.state_dict()), code=code)
-    subject = Subject(parts.prefix, settings, opened.preprocess, device, compute.precision, compute.engine)
-    return Prefix(
-        choose_engine(subject, images.everything, compute.cache), opened.preprocess, device, parts.layout, settings, compute.storage
-    )
+    subject = prefix_subject(parts, opened, device=device, precision=compute.precision, engine=compute.engine)
+    engine = choose_engine(subject, images.everything, compute.cache)
+    return Prefix(engine, opened.preprocess, device, parts.layout, subject.settings, compute.storage)
 
 
 def _cached(

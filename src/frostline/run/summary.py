@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from frostline.data.manifest import Manifest
-from frostline.features.engine import Engine
+from frostline.features.engine import ENGINE_FACTS
 from frostline.fitting.events import Event, FeaturesReady, Finished, PhaseDone, Planned, Stopped
 from frostline.fitting.metrics import Scores, score
 from frostline.run.read import Run
@@ -66,7 +66,7 @@ def summarise(
         "val_chose_epoch": finished.val_logits is not None,
         "test": None if test is None else scores_json(test),
         "cache": _cache(planned[-1], ready),
-        "engine": _engine(ready[-1].engine),
+        "engine": {n: getattr(ready[-1].engine, n) for n in ENGINE_FACTS},
         "seconds": {
             "total": total,
             "startup": timing.startup,
@@ -148,11 +148,6 @@ def _cache(planned: Planned, ready: Sequence[FeaturesReady]) -> dict[str, Any]:
         "forwarded": sum(r.extracted.forwarded for r in ready),
         "storage_error": max((r.extracted.storage_error for r in ready), default=0.0),
     }
-
-
-def _engine(engine: Engine) -> dict[str, Any]:
-    names = ("name", "precision", "version", "error", "images_per_second", "pictures_per_second", "why")
-    return {n: getattr(engine, n) for n in names}
 
 
 def _guards(finished: Finished) -> dict[str, Any]:
