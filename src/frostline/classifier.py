@@ -56,7 +56,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         backbone: what :func:`frostline.open_backbone` takes by name.
         weights: ``default``, ``random`` or a file.
         unfreeze: selector of backbone layers to train as well.
-        head: ``linear``, ``mlp:WIDTH``, ``conv:CHANNELS`` or ``attention``.
+        head: ``linear``, ``ridge``, ``logistic``, ``mlp:WIDTH``, ``conv:CHANNELS`` or ``attention``.
         batch_norm: what batch norm does in frozen layers: ``frozen``, ``affine`` or ``train``.
         epochs: like the four after it, by the documented rule unless given.
         batch_size: images a step.
@@ -68,6 +68,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         random_state: seed of split, order and initial weights.
         replace_layer: layer of one's own network to drop, such as ``fc``.
         precision: of the frozen layers: ``auto``, ``fp32`` or ``bf16``.
+        sweep: heads to try at once by cross-validation on the training images; 0 trains the one that was named.
 
     Attributes:
         classes_: class labels, sorted, of the type that was given; the order of ``predict_proba``'s columns.
@@ -92,6 +93,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         random_state: int = 0,
         replace_layer: str | None = None,
         precision: str = "auto",
+        sweep: int = 0,
     ) -> None:
         self.backbone = backbone
         self.weights = weights
@@ -108,6 +110,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         self.random_state = random_state
         self.replace_layer = replace_layer
         self.precision = precision
+        self.sweep = sweep
 
     def __sklearn_tags__(self) -> Any:
         tags: Any = super().__sklearn_tags__()
@@ -157,6 +160,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
                     weight_decay=self.weight_decay,
                     seed=self.random_state,
                     compute=Compute(cache, device=self.device, precision=self.precision),
+                    sweep=self.sweep,
                 )
             )
             manifest = _without_folder(manifest, Path(scratch))
@@ -252,6 +256,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
             random_state=r.seed,
             replace_layer=r.replace_layer,
             precision=r.precision,
+            sweep=r.sweep,
         )
         made._record = _record_of(run)
         made.classes_, made.model_, made.summary_ = _classes_of(run), run.model, run.summary
@@ -273,6 +278,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
                 "backbone_lr": self.backbone_lr,
                 "weight_decay": self.weight_decay,
                 "precision": self.precision,
+                "sweep": self.sweep,
                 "device": self.device,
                 "seed": self.random_state,
             }

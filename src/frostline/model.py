@@ -22,7 +22,8 @@ class TransferModel(nn.Module):
 
     Args:
         backbone: an opened backbone, or what :func:`frostline.open_backbone` takes.
-        head: ``linear``, ``ridge``, ``logistic``, ``mlp:WIDTH``, ``conv:CHANNELS`` or ``attention``; its input shape is found by running one image.
+        head: ``linear``, ``ridge``, ``logistic``, ``mlp:WIDTH``, ``conv:CHANNELS`` or ``attention``; its input
+            shape is found by running one image.
         num_classes: number of classes, at least 2.
         seed: of the head's initial weights.
 

@@ -132,6 +132,7 @@ def _fit(recipe: Recipe, at_hand: _AtHand, cache: Path | None, resume: Snapshot 
         views=Views.parse(recipe.augment, recipe.views),
         seed=recipe.seed,
         compute=Compute(cache, not recipe.cache, recipe.device, recipe.precision),
+        sweep=recipe.sweep,
         resume=resume,
     )
 

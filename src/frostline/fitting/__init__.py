@@ -1,6 +1,18 @@
 """Training: a generator of events over cached features or images."""
 
-from frostline.fitting.events import EpochDone, Event, FeaturesReady, Finished, PhaseDone, Planned, Resumed, StepDone, Stopped
+from frostline.fitting.events import (
+    EpochDone,
+    Event,
+    FeaturesReady,
+    Finished,
+    PhaseDone,
+    Planned,
+    Resumed,
+    Solved,
+    StepDone,
+    Stopped,
+    Swept,
+)
 from frostline.fitting.hyper import Options
 from frostline.fitting.job import fit
 from frostline.fitting.phases import Phase
@@ -19,7 +31,9 @@ __all__ = [
     "Planned",
     "Resumed",
     "Snapshot",
+    "Solved",
     "StepDone",
     "Stopped",
+    "Swept",
     "fit",
 ]

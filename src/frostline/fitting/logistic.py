@@ -17,8 +17,11 @@ STRENGTHS = tuple(10 ** (k / 2) for k in range(-10, 3))
 
 MEMORY = 10
 MOST_STEPS = 500
-TOLERANCE = 1e-10
-"""Steps end when the next one promises to lower no objective by more than this share of it."""
+SMALLEST = 1e-9
+"""Share of a step; where it lowers an objective no more, rounding is all that is left."""
+
+EXACTLY, ROUGHLY = 1e-10, 1e-6
+"""Steps end when the next one promises to lower no objective by more than this share of it; roughly is enough to choose a strength."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +60,7 @@ class _Problems:
 
 
 def logistic_path(
-    features: list[torch.Tensor], labels: list[torch.Tensor], classes: int, strengths: torch.Tensor
+    features: list[torch.Tensor], labels: list[torch.Tensor], classes: int, strengths: torch.Tensor, tolerance: float = EXACTLY
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Logistic regressions of several sets of images for many strengths at once.
 
@@ -66,6 +69,7 @@ def logistic_path(
         labels: of each, ``(n,)`` int64.
         classes: number of classes.
         strengths: ``(S,)`` float64, scikit-learn's ``C``, above 0.
+        tolerance: the share of an objective that is too little to go on for.
 
     Returns:
         Weights ``(F, S, classes, d)`` and intercepts ``(F, S, classes)``.
@@ -90,7 +94,7 @@ def logistic_path(
     strength = strengths.repeat(len(features)).view(-1, 1, 1)
     softness = (1 - 1 / classes) / classes  # the variance of a softmax that does not know
     curvature = strength * softness * spread.repeat_interleave(len(strengths), 0)[..., None] + 2 * penalty
-    found = _minimise(_Problems(rows, targets, strength, penalty, curvature))
+    found = _minimise(_Problems(rows, targets, strength, penalty, curvature), tolerance)
     turned = found.view(len(features), len(strengths), rank + 1, classes).transpose(2, 3)
     weights = torch.stack([turned[f, ..., :rank] @ bases[f].T for f in range(len(features))])
     shift = torch.stack([weights[f] @ middles[f] for f in range(len(features))])
@@ -107,31 +111,28 @@ def _eigenbasis(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return (x.T @ vectors / values.sqrt() if dual else vectors), values
 
 
-def _minimise(problems: _Problems) -> torch.Tensor:
+def _minimise(problems: _Problems, tolerance: float) -> torch.Tensor:
     """L-BFGS with a halving line search, every problem with its own step; gives ``(P, r + 1, classes)``."""
     classes = problems.targets.shape[2]
     at = problems.curvature.new_zeros(len(problems.strength), problems.curvature.shape[1], classes)
     value, gradient = problems.value_and_gradient(at)
     moves: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+    stuck = torch.zeros_like(value, dtype=torch.bool)
     for _ in range(MOST_STEPS):
         direction = -_through_memory(gradient, moves, problems.curvature)
         slope = _dot(direction, gradient)
-        open_ = -slope > TOLERANCE * value.abs()
-        if not bool(open_.any()):
+        under_way = (-slope > tolerance * value.abs()) & ~stuck
+        if not bool(under_way.any()):
             break
-        step = open_.to(at.dtype)
-        for _ in range(30):
+        step = under_way.to(at.dtype)
+        while True:  # ends: a step of 0 lowers nothing and is asked for nothing
             there = at + step[:, None, None] * direction
             new_value, new_gradient = problems.value_and_gradient(there)
-            short = open_ & ~(new_value <= value + 1e-4 * step * slope)
+            short = ~(new_value <= value + 1e-4 * step * slope)
             if not bool(short.any()):
                 break
-            step = torch.where(short, step / 2, step)
-        else:  # rounding is all that is left to those
-            there = torch.where(short[:, None, None], at, there)
-            new_value, new_gradient = problems.value_and_gradient(there)
-            if not bool((open_ & ~short).any()):
-                break
+            step = torch.where(short, torch.where(step > SMALLEST, step / 2, 0.0), step)
+        stuck |= under_way & (step == 0)
         move, turn = there - at, new_gradient - gradient
         product = _dot(move, turn)
         moves = [*moves[-MEMORY + 1 :], (move, turn, torch.where(product > 0, 1 / product.clamp(min=1e-300), 0.0))]
