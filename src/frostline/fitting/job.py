@@ -70,8 +70,10 @@ def fit(
         resume: go on from a snapshot of the same job; ``model`` is given as it was before that began.
 
     Yields:
-        With a sweep :class:`FeatureProgress`, :class:`FeaturesReady` and :class:`Swept` first. For each phase :class:`Planned`, :class:`FeatureProgress`, :class:`FeaturesReady`, many :class:`StepDone`, one
-        :class:`EpochDone` an epoch and :class:`PhaseDone`; :class:`Finished` at the end.
+        With a sweep :class:`FeatureProgress`, :class:`FeaturesReady` and :class:`Swept` first. For each phase :class:`Planned`,
+        :class:`FeatureProgress`, :class:`FeaturesReady` (both only once in a job with a sweep), many :class:`StepDone`, one
+        :class:`EpochDone` an epoch and :class:`PhaseDone`; a solved head has one :class:`Solved` and no steps. :class:`Finished`
+        at the end.
 
     Raises:
         PlanError: nothing would be trained, or the strategy does not fit the plan.
