@@ -21,7 +21,7 @@ from frostline.errors import DataError, DecodeError
 from frostline.features import FeatureProgress, FeatureStore, ImageSet, ensure_features, feature_key
 from frostline.features.extract import full_batches, pixel_batches
 from frostline.features.images import digest_files
-from frostline.fitting import Compute, EpochDone, Event, Finished, Resumed, Snapshot, StepDone, Stopped, fit
+from frostline.fitting import Compute, EpochDone, Event, Finished, PhaseDone, Planned, Resumed, Snapshot, StepDone, Stopped, fit
 from frostline.fitting.loop import logits_of
 from frostline.fitting.metrics import Scores, score
 from frostline.fitting.sources import FeatureRows
@@ -75,13 +75,16 @@ def train(
     if resume:
         listen(Resumed(len(journal.phases), len(journal.epochs), journal.passed_over))
     events: list[Event] = []
+    last = False
     for event in _fit(recipe, at_hand, cache, journal.snapshot):
         if not events and not resume:
             begin(out, recipe, identity)
         if not isinstance(event, StepDone | FeatureProgress):
             events.append(event)
         listen(event)
-        fault = None if isinstance(event, EpochDone | Stopped | Finished) else stop()  # those three are followed by another at once
+        last = event.number == event.phases if isinstance(event, Planned) else last
+        # Another event follows those three at once; behind the last phase there is nothing to go on with, the run is written.
+        fault = None if isinstance(event, EpochDone | Stopped | Finished) or (last and isinstance(event, PhaseDone)) else stop()
         journal.note(event, at_once=fault is not None)
         if fault is not None:
             raise fault

@@ -58,23 +58,25 @@ def check_choice(head: HeadSpec, count: int, phases: Sequence[Phase], given: Giv
         raise RecipeError("--sweep chooses the head", where=f"--head {head}", advice="leave out the one or the other")
     _Faults(what, _not_frozen(phases), "takes a frozen backbone and one phase").check()
     _Faults(what, _not_in_memory(given, compute), "takes plain features that are computed once").check()
-    unused = {"--backbone-lr": given.backbone_lr, "--lr": given.lr, "--weight-decay": given.weight_decay}
+    own = phases[0]
+    unused = [("--backbone-lr", given.backbone_lr), ("--backbone-lr", own.backbone_lr), ("--lr", given.lr), ("--lr", own.lr)]
+    unused += [("--weight-decay", given.weight_decay)]
     if not count:
-        unused |= {"--epochs": given.epochs, "--batch-size": given.batch_size}
-    flags = tuple(flag for flag, value in unused.items() if value is not None)
+        unused += [("--epochs", given.epochs), ("--epochs", own.epochs), ("--batch-size", given.batch_size)]
+    flags = tuple(dict.fromkeys(flag for flag, value in unused if value is not None))
     defaults = Options()
     flags += tuple(f"--{f.name.replace('_', '-')}" for f in fields(Options) if getattr(given.options, f.name) != getattr(defaults, f.name))
     _Faults(what, flags, "chooses rate and decay by itself and trains plainly" if count else "is solved at once, without steps").check()
 
 
 def _not_frozen(phases: Sequence[Phase]) -> tuple[str, ...]:
+    if len(phases) > 1:
+        return ("--strategy",)
     found: list[str] = []
     if any(not isinstance(parse_selector(p.plan.unfreeze), Nothing) for p in phases):
         found.append("--unfreeze")
     if any(p.plan.batch_norm != "frozen" for p in phases):
         found.append("--batch-norm")
-    if len(phases) > 1:
-        found.append("--strategy")
     return tuple(found)
 
 
@@ -106,7 +108,8 @@ def choose_head(
     sources, images = yield from prepare(parts, model.opened, images, given.views, compute, device, given.seed)
     assert isinstance(sources.train, FeatureRows)
     features = parts.layout.unpack(sources.train.views[0])[0].to(device)
-    hyper = override(default_hyper(images=number, head="linear", backbone_trained=False), epochs=given.epochs, batch_size=given.batch_size)
+    rule = default_hyper(images=number, head="linear", backbone_trained=False)
+    hyper = override(rule, epochs=given.epochs if phase.epochs is None else phase.epochs, batch_size=given.batch_size)
     swept = sweep(features, sources.train.labels, model.num_classes, count, hyper, given.seed, number)
     yield swept
     key = swept.chosen.candidate
