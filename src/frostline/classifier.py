@@ -43,6 +43,12 @@ from frostline.run.summary import Timing, phases_json, summarise
 
 Pictures = str | Path | Sequence[str | Path] | Sequence[Image.Image] | Sequence[np.ndarray[Any, Any]] | np.ndarray[Any, Any]
 
+_OF_THE_RECIPE = (
+    *("backbone", "weights", "replace_layer", "unfreeze", "head", "batch_norm", "epochs", "batch_size", "lr", "backbone_lr"),
+    *("weight_decay", "sweep", "precision", "device"),
+)
+"""Arguments that a recipe has by the same names."""
+
 _WRITTEN_AS = {"CMYK": "RGB", "YCbCr": "RGB", "HSV": "RGB", "RGBX": "RGB", "RGBa": "RGBA", "La": "LA", "PA": "RGBA"}
 """Modes that PNG does not have, and what the decoder makes of them."""
 
@@ -263,26 +269,9 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         return made
 
     def _recipe(self, data: object) -> Recipe:
-        return make_recipe(
-            {
-                "data": str(data) if isinstance(data, str | Path) else "(given in Python)",
-                "backbone": self.backbone,
-                "weights": self.weights,
-                "replace_layer": self.replace_layer,
-                "unfreeze": self.unfreeze,
-                "head": self.head,
-                "batch_norm": self.batch_norm,
-                "epochs": self.epochs,
-                "batch_size": self.batch_size,
-                "lr": self.lr,
-                "backbone_lr": self.backbone_lr,
-                "weight_decay": self.weight_decay,
-                "precision": self.precision,
-                "sweep": self.sweep,
-                "device": self.device,
-                "seed": self.random_state,
-            }
-        )
+        given: dict[str, object] = {name: getattr(self, name) for name in _OF_THE_RECIPE}
+        where = str(data) if isinstance(data, str | Path) else "(given in Python)"
+        return make_recipe(given | {"data": where, "seed": self.random_state})
 
     def _probabilities(self, paths: list[Path]) -> np.ndarray[Any, Any]:
         run = Run(Path(), self._record.recipe, {}, self._record.manifest.classes, self.model_)

@@ -86,8 +86,10 @@ def _not_in_memory(given: Given, compute: Compute) -> tuple[str, ...]:
 
 def choose_head(
     model: TransferModel, phase: Phase, images: Labelled, given: Given, compute: Compute, device: torch.device, count: int
-) -> Generator[FeatureProgress | FeaturesReady | Swept, None, tuple[Given, Ready]]:
+) -> Generator[FeatureProgress | FeaturesReady | Swept, None, tuple[Given, Ready | None]]:
     """Sweep ``count`` heads and put the chosen one on the model, untrained; gives its settings and what it is to be trained on.
+
+    With a count of 0 nothing happens.
 
     Args:
         model: its head is replaced.
@@ -102,6 +104,8 @@ def choose_head(
         RecipeError: a class has one image only.
         DataError: nothing that can be read is left.
     """
+    if not count:
+        return given, None
     resolved = phase.plan.apply(model)
     parts = split_resolved(model, resolved, model.example(2))
     number = len(images.train)

@@ -18,7 +18,7 @@ from frostline.fitting.guard import Guards, overfitting
 from frostline.fitting.hyper import Options
 from frostline.fitting.ledger import Ledger
 from frostline.fitting.loop import logits_of
-from frostline.fitting.phase import Given, Job, Ready, Trained, run_phase
+from frostline.fitting.phase import Given, Job, Trained, run_phase
 from frostline.fitting.phases import Phase, phases_of
 from frostline.fitting.prepare import Compute, Labelled
 from frostline.fitting.snapshot import Snapshot
@@ -65,15 +65,13 @@ def fit(
         views: augmentation of the training images.
         seed: of the order of images and of everything that is drawn.
         compute: cache, device and precision.
-        sweep: heads to try at once by cross-validation on the training images; the best takes the place of ``model.head`` and is trained.
-            0 trains the head there is.
+        sweep: heads to try by cross-validation on the training images; the best takes the place of ``model.head``. 0 tries none.
         resume: go on from a snapshot of the same job; ``model`` is given as it was before that began.
 
     Yields:
-        With a sweep :class:`FeatureProgress`, :class:`FeaturesReady` and :class:`Swept` first. For each phase :class:`Planned`,
-        :class:`FeatureProgress`, :class:`FeaturesReady` (both only once in a job with a sweep), many :class:`StepDone`, one
-        :class:`EpochDone` an epoch and :class:`PhaseDone`; a solved head has one :class:`Solved` and no steps. :class:`Finished`
-        at the end.
+        For each phase :class:`Planned`, :class:`FeatureProgress`, :class:`FeaturesReady`, many :class:`StepDone`, one
+        :class:`EpochDone` an epoch and :class:`PhaseDone`; :class:`Finished` at the end. Solved heads have one :class:`Solved` and
+        no steps; with a sweep, features and :class:`Swept` come first.
 
     Raises:
         PlanError: nothing would be trained, or the strategy does not fit the plan.
@@ -86,26 +84,28 @@ def fit(
     given = Given(epochs, batch_size, lr, backbone_lr, weight_decay, options, views, seed)
     check_choice(model.head_spec, sweep, phases, given, compute)
     if options.wise and (len(phases) == 1 or val_images is None):
-        raise RecipeError(
-            "there is nothing to mix with: weights of one phase are mixed with those of the phase before, by validation images",
-            where="--wise",
-            advice="use it with --strategy lp-ft or gradual",
-        )
+        raise _nothing_to_mix()
     device = resolve_device(compute.device)
     model.to(device)
     images = Labelled(_image_set(train_images), None if val_images is None else _image_set(val_images))
-    ready: Ready | None = None
-    if sweep:
-        given, ready = yield from choose_head(model, phases[0], images, given, compute, device, sweep)
+    given, ready = yield from choose_head(model, phases[0], images, given, compute, device, sweep)
     plans = [phase.plan.resolve(model) for phase in phases]
     job = Job(model, device, compute, given, len(phases), len(images.train), originals(model, plans))
     ledger = Ledger() if resume is None else Ledger.of(resume.facts["ledger"])
-    trained: Trained | None = None
+    trained = None
     for phase in phases[ledger.phase :]:
         trained = yield from run_phase(job, phase, images, ledger, resume, ready)
         images, resume, ready = trained.images, None, None
     assert trained is not None  # phases_of gives at least one, and a snapshot is taken inside one
     yield _finished(job, trained, ledger, plans[ledger.kept])
+
+
+def _nothing_to_mix() -> RecipeError:
+    return RecipeError(
+        "there is nothing to mix with: weights of one phase are mixed with those of the phase before, by validation images",
+        where="--wise",
+        advice="use it with --strategy lp-ft or gradual",
+    )
 
 
 def _finished(job: Job, trained: Trained, ledger: Ledger, resolved: ResolvedPlan) -> Finished:

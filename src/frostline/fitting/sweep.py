@@ -13,7 +13,7 @@ from frostline.fitting.events import Swept
 from frostline.fitting.folds import Fold, stratified_folds
 from frostline.fitting.hyper import Hyper, default_hyper
 from frostline.fitting.solved import cross_validate_solved, strengths_of
-from frostline.fitting.stack import Stack, held_out_logits, train_stack
+from frostline.fitting.stack import Scaled, Stack, held_out_logits, train_stacks
 from frostline.heads import FeatureShape, HeadSpec, build_head
 from frostline.heads.linear import LinearHead
 from frostline.heads.mlp import MLPHead
@@ -111,19 +111,26 @@ def cross_validate(
         hyper: epochs, batch size and warm-up.
         seed: of first weights and order.
     """
+    scaled = Scaled.of(features, folds)
     found: dict[int, Judged] = {}
-    for spec in dict.fromkeys(c.head for c in candidates):
-        head = build_head(spec, FeatureShape((features.shape[1],)), classes, seed)
-        assert isinstance(head, LinearHead | MLPHead)
-        places = [i for i, c in enumerate(candidates) if c.head == spec]
-        at_once = max(1, MOST_NUMBERS // (len(folds) * sum(p.numel() for p in head.parameters())))
-        for start in range(0, len(places), at_once):
-            here = places[start : start + at_once]
-            own = [candidates[i] for i in here]
-            rates, decays = features.new_tensor([c.lr for c in own]), features.new_tensor([c.weight_decay for c in own])
-            stack = Stack.of(head, len(own), features, folds)
-            train_stack(stack, features, labels, folds, rates, decays, hyper, seed)
-            found.update(zip(here, judge(own, held_out_logits(stack, features, folds), labels), strict=True))
+    waiting = list(enumerate(candidates))
+    while waiting:
+        stacks: list[tuple[Stack, list[tuple[int, SteppedHead]]]] = []
+        room = MOST_NUMBERS
+        for spec in dict.fromkeys(c.head for _, c in waiting):
+            head = build_head(spec, FeatureShape((features.shape[1],)), classes, seed)
+            assert isinstance(head, LinearHead | MLPHead)
+            each = len(folds) * sum(p.numel() for p in head.parameters())
+            here = [(i, c) for i, c in waiting if c.head == spec][: room // each if stacks else max(1, room // each)]
+            if here:
+                rates, decays = features.new_tensor([c.lr for _, c in here]), features.new_tensor([c.weight_decay for _, c in here])
+                stacks.append((Stack.of(head, rates, decays, len(folds)), here))
+                room -= each * len(here)
+        train_stacks([stack for stack, _ in stacks], scaled, labels, folds, hyper, seed)
+        for stack, here in stacks:
+            judged = judge([c for _, c in here], held_out_logits(stack, scaled, folds), labels)
+            found.update(zip([i for i, _ in here], judged, strict=True))
+        waiting = [(i, c) for i, c in waiting if i not in found]
     return tuple(found[i] for i in range(len(candidates)))
 
 
