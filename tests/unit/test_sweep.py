@@ -13,6 +13,7 @@ from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier
 from torch import nn
 
 from frostline import Compute, EpochDone, Finished, FreezePlan, ImageClassifier, Options, Phase, TransferModel, fit, pipeline, read_run
+from frostline.cli.output import print_summary
 from frostline.data.views import Views
 from frostline.errors import HeadError, RecipeError
 from frostline.features import FeatureProgress
@@ -317,6 +318,17 @@ def test_sweep_trains_n_heads_and_solves_where_that_is_cheap(monkeypatch):
     assert len(sweep(x, y, 2, 4, HYPER, 0).judged) == 4
 
 
+@pytest.mark.parametrize("spec", [RIDGE, LOGISTIC])
+def test_folds_one_after_the_other_give_the_same(spec, monkeypatch):
+    x, y = rows(60, 10, 2)
+    folds = stratified_folds(y, 3, 0)
+    together = cross_validate_solved(spec, x, y, 2, folds)
+    monkeypatch.setattr("frostline.fitting.solved.MOST_NUMBERS", 0)
+    apart = cross_validate_solved(spec, x, y, 2, folds)
+    assert [a.candidate for a in apart] == [t.candidate for t in together]
+    assert [a.log_loss for a in apart] == pytest.approx([t.log_loss for t in together], rel=1e-3)
+
+
 def test_solve_puts_scikit_learns_answer_into_a_linear_head():
     x, y = rows(50, 70, 3)
     head = build_head(LOGISTIC, FeatureShape((70,)), 3)
@@ -457,7 +469,7 @@ def test_solved_heads_take_no_width(text):
 
 
 @pytest.mark.parametrize("settings", [{"sweep": 16}, {"head": "ridge"}, {"head": "logistic"}])
-def test_a_run_of_them_reads_and_predicts(tiny, images, tmp_path, settings):
+def test_a_run_of_them_reads_and_predicts(tiny, images, tmp_path, settings, capsys):
     recipe = make_recipe({"data": str(images), "backbone": "tiny_net:build", **settings})
     summary = pipeline.train(recipe, tmp_path / "run", cache=None, listen=lambda e: None)
     chosen = (summary["sweep"] or summary["solved"])["chosen"]
@@ -465,6 +477,8 @@ def test_a_run_of_them_reads_and_predicts(tiny, images, tmp_path, settings):
     assert chosen in (summary["sweep"] or summary["solved"])["candidates"]
     assert (summary["sweep"] is None) == ("head" in settings)
     assert json.loads((tmp_path / "run" / "summary.json").read_text()) == summary
+    print_summary(summary)
+    assert f"folds of the training images: {summary['head']}" in capsys.readouterr().out
     run = read_run(tmp_path / "run")
     assert run.model.head_spec == HeadSpec.parse(chosen["head"])
     scores, _ = pipeline.evaluate(run, images, cache=None)

@@ -22,6 +22,9 @@ from frostline.heads.linear import LinearHead
 
 FOLDS = 5
 
+MOST_NUMBERS = 2**26
+"""Features of all folds together that are solved side by side, at most; of more, one fold after the other."""
+
 AT_ONCE = Hyper(epochs=1, batch_size=1, lr=0.0, backbone_lr=0.0, weight_decay=0.0, warmup_fraction=0.0, patience=1)
 """The settings of a phase that takes no steps: one pass over all images."""
 
@@ -42,19 +45,27 @@ def cross_validate_solved(
     """
     features, labels = features.cpu(), labels.cpu()
     strengths = torch.tensor(strengths_of(spec), dtype=torch.float64)
-    scaled = [_scaled(scale_of(features, fold.train), features) for fold in folds]
-    seen = [x[fold.train] for x, fold in zip(scaled, folds, strict=True)]
-    theirs = [labels[fold.train] for fold in folds]
-    if spec.kind == "ridge":
-        paths = [ridge.ridge_path(x, y, classes, strengths) for x, y in zip(seen, theirs, strict=True)]
-    else:
-        paths = list(zip(*logistic.logistic_path(seen, theirs, classes, strengths, logistic.ROUGHLY), strict=True))
     answers = torch.empty(len(strengths), len(labels), classes, dtype=torch.float64)
-    for x, fold, (weights, intercepts) in zip(scaled, folds, paths, strict=True):
-        answers[:, fold.held] = x[fold.held] @ weights.transpose(1, 2) + intercepts[:, None]
+    at_once = len(folds) if len(folds) * features.numel() <= MOST_NUMBERS else 1
+    for start in range(0, len(folds), at_once):
+        here = folds[start : start + at_once]
+        scaled = [_scaled(scale_of(features, fold.train), features) for fold in here]
+        paths = _paths(spec, [x[f.train] for x, f in zip(scaled, here, strict=True)], [labels[f.train] for f in here], classes, strengths)
+        for x, fold, (weights, intercepts) in zip(scaled, here, paths, strict=True):
+            answers[:, fold.held] = x[fold.held] @ weights.transpose(1, 2) + intercepts[:, None]
     factors = ridge.logit_scales(answers, labels) if spec.kind == "ridge" else torch.ones_like(strengths)
     keys = [SolvedHead(spec, strength) for strength in strengths_of(spec)]
     return judge(keys, answers * factors[:, None, None], labels, factors)
+
+
+def _paths(
+    spec: HeadSpec, features: list[torch.Tensor], labels: list[torch.Tensor], classes: int, strengths: torch.Tensor
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Weights and intercepts of each fold, for all strengths."""
+    if spec.kind == "ridge":
+        return [ridge.ridge_path(x, y, classes, strengths) for x, y in zip(features, labels, strict=True)]
+    weights, intercepts = logistic.logistic_path(features, labels, classes, strengths, logistic.ROUGHLY)
+    return list(zip(weights, intercepts, strict=True))
 
 
 def strengths_of(spec: HeadSpec) -> tuple[float, ...]:

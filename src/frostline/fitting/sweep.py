@@ -26,8 +26,8 @@ MLP_WIDTHS = (16, 32)
 FEWEST_FOR_MLP = 16
 """Sweeps of fewer heads are all linear; of more, one head in 16 has a hidden layer."""
 
-MOST_NUMBERS = 2**25
-"""Weights that are trained side by side, at most; with gradients and moments four times as many numbers."""
+MOST_NUMBERS = 2**27
+"""Numbers that heads trained side by side may take, at most: weights, gradients, two moments, and logits of all images."""
 
 MOST_WORK = 1e10
 """Solved heads are swept too where their cross-validation takes fewer multiplications than this, about."""
@@ -120,7 +120,7 @@ def cross_validate(
         for spec in dict.fromkeys(c.head for _, c in waiting):
             head = build_head(spec, FeatureShape((features.shape[1],)), classes, seed)
             assert isinstance(head, LinearHead | MLPHead)
-            each = len(folds) * sum(p.numel() for p in head.parameters())
+            each = 4 * len(folds) * sum(p.numel() for p in head.parameters()) + len(features) * classes
             here = [(i, c) for i, c in waiting if c.head == spec][: room // each if stacks else max(1, room // each)]
             if here:
                 rates, decays = features.new_tensor([c.lr for _, c in here]), features.new_tensor([c.weight_decay for _, c in here])
