@@ -238,9 +238,7 @@ def test_demo(frostline, tmp_path):
     assert Path(said["run"]).is_dir()
 
 
-@pytest.mark.parametrize(
-    ("flags", "key"), [(("--sweep", 16), "sweep"), (("--head", "ridge"), "solved"), (("--head", "logistic"), "solved")]
-)
+@pytest.mark.parametrize(("flags", "key"), [(("--sweep", 16), "sweep"), (("--head", "ridge"), "solved")])
 def test_heads_chosen_by_cross_validation(frostline, images, tmp_path, flags, key):
     done = frostline("train", images, *TINY, *flags, "--out", tmp_path / "run", "--json")
     assert done.returncode == 0, done.stderr
@@ -248,10 +246,6 @@ def test_heads_chosen_by_cross_validation(frostline, images, tmp_path, flags, ke
     assert said[key]["chosen"] in said[key]["candidates"]
     assert said["head"] == said[key]["chosen"]["head"]
     assert f"judged on {said[key]['folds']} folds" in done.stderr
-    scored = frostline("evaluate", tmp_path / "run", images, "--json")
-    assert scored.returncode == 0, scored.stderr
-    shown = frostline("train", images, *TINY, *flags, "--out", tmp_path / "words", "--quiet")
-    assert "folds of the training images" in shown.stdout
 
 
 @pytest.mark.parametrize(
@@ -259,9 +253,7 @@ def test_heads_chosen_by_cross_validation(frostline, images, tmp_path, flags, ke
     [
         (("--sweep", 1), "--sweep: 1 heads"),
         (("--sweep", 8, "--lr", 0.1, "--mixup", 0.2), "--lr, --mixup: --sweep chooses"),
-        (("--sweep", 8, "--unfreeze", "last:1"), "--unfreeze: --sweep takes a frozen backbone"),
         (("--head", "ridge", "--epochs", 3), "--epochs: --head ridge is solved at once"),
-        (("--head", "logistic", "--no-cache"), "--no-cache: --head logistic takes plain features"),
     ],
 )
 def test_flags_without_meaning_are_refused_in_one_line(frostline, images, tmp_path, flags, where):
