@@ -43,6 +43,12 @@ from frostline.run.summary import Timing, phases_json, summarise
 
 Pictures = str | Path | Sequence[str | Path] | Sequence[Image.Image] | Sequence[np.ndarray[Any, Any]] | np.ndarray[Any, Any]
 
+_OF_THE_RECIPE = (
+    *("backbone", "weights", "replace_layer", "unfreeze", "head", "batch_norm", "epochs", "batch_size", "lr", "backbone_lr"),
+    *("weight_decay", "sweep", "precision", "device"),
+)
+"""Arguments that a recipe has by the same names."""
+
 _WRITTEN_AS = {"CMYK": "RGB", "YCbCr": "RGB", "HSV": "RGB", "RGBX": "RGB", "RGBa": "RGBA", "La": "LA", "PA": "RGBA"}
 """Modes that PNG does not have, and what the decoder makes of them."""
 
@@ -56,7 +62,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         backbone: what :func:`frostline.open_backbone` takes by name.
         weights: ``default``, ``random`` or a file.
         unfreeze: selector of backbone layers to train as well.
-        head: ``linear``, ``mlp:WIDTH``, ``conv:CHANNELS`` or ``attention``.
+        head: ``linear``, ``ridge``, ``logistic``, ``mlp:WIDTH``, ``conv:CHANNELS`` or ``attention``.
         batch_norm: what batch norm does in frozen layers: ``frozen``, ``affine`` or ``train``.
         epochs: like the four after it, by the documented rule unless given.
         batch_size: images a step.
@@ -68,6 +74,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         random_state: seed of split, order and initial weights.
         replace_layer: layer of one's own network to drop, such as ``fc``.
         precision: of the frozen layers: ``auto``, ``fp32`` or ``bf16``.
+        sweep: heads to try at once by cross-validation on the training images; 0 trains the one that was named.
 
     Attributes:
         classes_: class labels, sorted, of the type that was given; the order of ``predict_proba``'s columns.
@@ -92,6 +99,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         random_state: int = 0,
         replace_layer: str | None = None,
         precision: str = "auto",
+        sweep: int = 0,
     ) -> None:
         self.backbone = backbone
         self.weights = weights
@@ -108,6 +116,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         self.random_state = random_state
         self.replace_layer = replace_layer
         self.precision = precision
+        self.sweep = sweep
 
     def __sklearn_tags__(self) -> Any:
         tags: Any = super().__sklearn_tags__()
@@ -157,6 +166,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
                     weight_decay=self.weight_decay,
                     seed=self.random_state,
                     compute=Compute(cache, device=self.device, precision=self.precision),
+                    sweep=self.sweep,
                 )
             )
             manifest = _without_folder(manifest, Path(scratch))
@@ -252,31 +262,16 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
             random_state=r.seed,
             replace_layer=r.replace_layer,
             precision=r.precision,
+            sweep=r.sweep,
         )
         made._record = _record_of(run)
         made.classes_, made.model_, made.summary_ = _classes_of(run), run.model, run.summary
         return made
 
     def _recipe(self, data: object) -> Recipe:
-        return make_recipe(
-            {
-                "data": str(data) if isinstance(data, str | Path) else "(given in Python)",
-                "backbone": self.backbone,
-                "weights": self.weights,
-                "replace_layer": self.replace_layer,
-                "unfreeze": self.unfreeze,
-                "head": self.head,
-                "batch_norm": self.batch_norm,
-                "epochs": self.epochs,
-                "batch_size": self.batch_size,
-                "lr": self.lr,
-                "backbone_lr": self.backbone_lr,
-                "weight_decay": self.weight_decay,
-                "precision": self.precision,
-                "device": self.device,
-                "seed": self.random_state,
-            }
-        )
+        given: dict[str, object] = {name: getattr(self, name) for name in _OF_THE_RECIPE}
+        where = str(data) if isinstance(data, str | Path) else "(given in Python)"
+        return make_recipe(given | {"data": where, "seed": self.random_state})
 
     def _probabilities(self, paths: list[Path]) -> np.ndarray[Any, Any]:
         run = Run(Path(), self._record.recipe, {}, self._record.manifest.classes, self.model_)

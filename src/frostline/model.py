@@ -17,11 +17,13 @@ class TransferModel(nn.Module):
     """A pre-trained backbone with a new head on top.
 
     It pickles, copies, compiles, exports and moves like any other module. ``model.backbone`` and ``model.head`` are
-    the two parts; ``model.opened`` keeps where the backbone came from and its preprocessing.
+    the two parts; ``model.opened`` keeps where the backbone came from and its preprocessing, ``model.head_spec`` which
+    head it is.
 
     Args:
         backbone: an opened backbone, or what :func:`frostline.open_backbone` takes.
-        head: ``linear``, ``mlp:WIDTH``, ``conv:CHANNELS`` or ``attention``; its input shape is found by running one image.
+        head: ``linear``, ``ridge``, ``logistic``, ``mlp:WIDTH``, ``conv:CHANNELS`` or ``attention``; its input
+            shape is found by running one image.
         num_classes: number of classes, at least 2.
         seed: of the head's initial weights.
 
@@ -44,7 +46,20 @@ class TransferModel(nn.Module):
         self.opened = opened
         self.num_classes = num_classes
         self.backbone: nn.Module = opened.body
-        self.head: nn.Module = build_head(spec, FeatureShape(feature_shape(opened), opened.first_tokens), num_classes, seed)
+        self._features = FeatureShape(feature_shape(opened), opened.first_tokens)
+        self.put_head(spec, seed)
+
+    def put_head(self, spec: HeadSpec, seed: int = 0) -> None:
+        """Put a new head in place of the one there is, on the device of the backbone.
+
+        Raises:
+            HeadError: it cannot sit on the features of the backbone, which gives a vector or a map by what the first head took.
+        """
+        self.head_spec = spec
+        self.head: nn.Module = build_head(spec, self._features, self.num_classes, seed)
+        weight = next(self.backbone.parameters(), None)
+        if weight is not None:
+            self.head.to(weight.device)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Normalised images ``(N, 3, H, W)`` to logits ``(N, num_classes)``."""

@@ -23,7 +23,7 @@ from frostline.features.images import digest_files
 from frostline.features.known import backbone_subject, is_known
 from frostline.features.pixels import full_batches, pixel_batches
 from frostline.features.shape import feature_shape
-from frostline.fitting import Compute, EpochDone, Event, Finished, Resumed, Snapshot, StepDone, Stopped, fit
+from frostline.fitting import Compute, EpochDone, Event, Finished, PhaseDone, Planned, Resumed, Snapshot, StepDone, Stopped, fit
 from frostline.fitting.loop import logits_of
 from frostline.fitting.metrics import Scores, score
 from frostline.fitting.sources import FeatureRows
@@ -78,13 +78,16 @@ def train(
     if resume:
         listen(Resumed(len(journal.phases), len(journal.epochs), journal.passed_over))
     events: list[Event] = []
+    last = False
     for event in _fit(recipe, at_hand, cache, journal.snapshot):
         if not events and not resume:
             begin(out, recipe, identity)
         if not isinstance(event, StepDone | FeatureProgress):
             events.append(event)
         listen(event)
-        fault = None if isinstance(event, EpochDone | Stopped | Finished) else stop()  # those three are followed by another at once
+        last = event.number == event.phases if isinstance(event, Planned) else last
+        # Another event follows those three at once; behind the last phase there is nothing to go on with, the run is written.
+        fault = None if isinstance(event, EpochDone | Stopped | Finished) or (last and isinstance(event, PhaseDone)) else stop()
         journal.note(event, at_once=fault is not None)
         if fault is not None:
             raise fault
@@ -151,6 +154,7 @@ def _fit(recipe: Recipe, at_hand: _AtHand, cache: Path | None, resume: Snapshot 
         views=Views.parse(recipe.augment, recipe.views),
         seed=recipe.seed,
         compute=Compute(cache, not recipe.cache, recipe.device, recipe.precision, recipe.engine, recipe.storage),
+        sweep=recipe.sweep,
         resume=resume,
     )
 

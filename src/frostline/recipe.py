@@ -44,6 +44,7 @@ class Recipe(BaseModel):
     ema: float = Field(default=0.0, ge=0, lt=1)
     l2_sp: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     wise: bool = False
+    sweep: int = Field(default=0, ge=0)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     engine: Literal["auto", "plain", "eager", "openvino", "compile"] = "auto"
     storage: Literal["fp32", "fp16", "bf16"] = "fp32"

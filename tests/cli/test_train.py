@@ -236,3 +236,29 @@ def test_demo(frostline, tmp_path):
     assert said["evaluated"]["accuracy"] == said["test"]["accuracy"]
     assert len(said["predicted"]) == 10
     assert Path(said["run"]).is_dir()
+
+
+@pytest.mark.parametrize(("flags", "key"), [(("--sweep", 16), "sweep"), (("--head", "ridge"), "solved")])
+def test_heads_chosen_by_cross_validation(frostline, images, tmp_path, flags, key):
+    done = frostline("train", images, *TINY, *flags, "--out", tmp_path / "run", "--json")
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert said[key]["chosen"] in said[key]["candidates"]
+    assert said["head"] == said[key]["chosen"]["head"]
+    assert f"judged on {said[key]['folds']} folds" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "where"),
+    [
+        (("--sweep", 1), "--sweep: 1 heads"),
+        (("--sweep", 8, "--lr", 0.1, "--mixup", 0.2), "--lr, --mixup: --sweep chooses"),
+        (("--head", "ridge", "--epochs", 3), "--epochs: --head ridge is solved at once"),
+    ],
+)
+def test_flags_without_meaning_are_refused_in_one_line(frostline, images, tmp_path, flags, where):
+    done = frostline("train", images, *TINY, *flags, "--out", tmp_path / "run")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"frostline: {where}")
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "run").exists()

@@ -49,6 +49,9 @@ def print_summary(summary: Mapping[str, Any]) -> None:
         f"training    {summary['train']['accuracy']:.3f} ({summary['train']['n']} images), "
         f"epoch {summary['best_epoch']} of {summary['epochs_run']} kept"
     )
+    for what, choice in (("sweep", summary["sweep"]), (summary["head"], summary["solved"])):
+        if choice:
+            print(f"{what:<12}{_choice(choice)}")
     if summary["val"]:
         chose = "" if summary["test"] else "; it also chose the epoch, no test set was given"
         print(f"validation  {interval(summary['val'])}{chose}")
@@ -71,6 +74,15 @@ def print_summary(summary: Mapping[str, Any]) -> None:
         print(f"warning     {warning}")
     for note in summary["notes"]:
         print(f"note        {note}")
+
+
+def _choice(choice: Mapping[str, Any]) -> str:
+    best = choice["chosen"]
+    settings = [f"{name.replace('_', ' ')} {best[name]:.2g}" for name in ("lr", "weight_decay", "strength") if best[name] is not None]
+    return (
+        f"{len(choice['candidates'])} candidates, {choice['folds']} folds of the training images: {best['head']}, {', '.join(settings)}; "
+        f"{best['accuracy']:.3f} where held out"
+    )
 
 
 def print_next(run: str, data: str) -> None:

@@ -62,7 +62,7 @@ class Screen:
     def listen(self, event: Event) -> None:
         """Show one event of a fit."""
         from frostline.features import FeatureProgress
-        from frostline.fitting import CachePlanned, EpochDone, FeaturesReady, PhaseDone, Planned, Resumed, Stopped
+        from frostline.fitting import CachePlanned, EpochDone, FeaturesReady, PhaseDone, Planned, Resumed, Solved, Stopped, Swept
 
         if isinstance(event, Resumed):
             for name in event.damaged:
@@ -89,6 +89,13 @@ class Screen:
             self.say(f"features: {found} in {event.extracted.seconds:.1f} s, {event.bytes / 1e6:.1f} MB")
             for path, why in event.skipped:
                 self.say(f"skipped {path}: {why}")
+        elif isinstance(event, Swept | Solved):
+            best = event.chosen
+            tried = f"sweep: {len(event.judged)} candidates" if isinstance(event, Swept) else f"{len(event.judged)} strengths"
+            self.say(
+                f"{tried} judged on {event.folds} folds of the training images in {event.seconds:.1f} s; best is {best.candidate}, "
+                f"accuracy {best.accuracy:.3f}, log loss {best.log_loss:.3f} where held out"
+            )
         elif isinstance(event, EpochDone):
             val = "" if event.val_accuracy is None else f", validation {event.val_accuracy:.3f}"
             self.advance(self._phase, event.epoch, self._epochs, f"loss {event.train_loss:.3f}{val}")

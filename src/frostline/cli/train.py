@@ -48,6 +48,7 @@ def train(
     l2_sp: options.L2Sp = None,
     wise: options.Wise = None,
     batch_norm: options.BatchNorm = None,
+    sweep: options.Sweep = None,
     precision: options.Precision = None,
     engine: options.Engine = None,
     storage: options.Storage = None,

@@ -1,6 +1,19 @@
 """Training: a generator of events over cached features or images."""
 
-from frostline.fitting.events import CachePlanned, EpochDone, Event, FeaturesReady, Finished, PhaseDone, Planned, Resumed, StepDone, Stopped
+from frostline.fitting.events import (
+    CachePlanned,
+    EpochDone,
+    Event,
+    FeaturesReady,
+    Finished,
+    PhaseDone,
+    Planned,
+    Resumed,
+    Solved,
+    StepDone,
+    Stopped,
+    Swept,
+)
 from frostline.fitting.hyper import Options
 from frostline.fitting.job import fit
 from frostline.fitting.phases import Phase
@@ -20,7 +33,9 @@ __all__ = [
     "Planned",
     "Resumed",
     "Snapshot",
+    "Solved",
     "StepDone",
     "Stopped",
+    "Swept",
     "fit",
 ]

@@ -10,6 +10,7 @@ import torch
 
 from frostline.features.engine import Engine
 from frostline.features.extract import Extracted, FeatureProgress
+from frostline.fitting.candidates import Judged
 from frostline.fitting.guard import Guards
 from frostline.fitting.hyper import Hyper
 from frostline.fitting.snapshot import Snapshot
@@ -94,6 +95,44 @@ class FeaturesReady:
     bytes: int
     skipped: tuple[tuple[Path, str], ...]
     engine: Engine
+
+
+@dataclass(frozen=True)
+class Swept:
+    """Many heads have been tried on the training images alone, and one was chosen.
+
+    Attributes:
+        judged: every candidate with its scores on held-out images.
+        chosen: the one with the lowest log loss; it is trained on all training images next.
+        heads: how many were trained step by step; the others were solved.
+        folds: of cross-validation.
+        epochs: passes over the training part of each fold.
+        seconds: wall time.
+    """
+
+    judged: tuple[Judged, ...]
+    chosen: Judged
+    heads: int
+    folds: int
+    epochs: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Solved:
+    """The strength of a solved head was chosen by cross-validation on the training images.
+
+    Attributes:
+        judged: every strength with its scores on held-out images.
+        chosen: the one with the lowest log loss.
+        folds: of cross-validation.
+        seconds: wall time.
+    """
+
+    judged: tuple[Judged, ...]
+    chosen: Judged
+    folds: int
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -209,4 +248,17 @@ class Finished:
     seconds: float
 
 
-Event = Resumed | Planned | CachePlanned | FeatureProgress | FeaturesReady | StepDone | EpochDone | Stopped | PhaseDone | Finished
+Event = (
+    Resumed
+    | Planned
+    | CachePlanned
+    | FeatureProgress
+    | FeaturesReady
+    | Swept
+    | Solved
+    | StepDone
+    | EpochDone
+    | Stopped
+    | PhaseDone
+    | Finished
+)

@@ -11,6 +11,7 @@ from frostline.data.read import read_data
 from frostline.data.views import Views
 from frostline.errors import RecipeError
 from frostline.features.images import ImageSet
+from frostline.fitting.choose import check_choice, choose_head
 from frostline.fitting.events import Event, Finished
 from frostline.fitting.forget import FEWEST, forgetting_of, originals
 from frostline.fitting.guard import Guards, overfitting
@@ -43,6 +44,7 @@ def fit(
     views: Views = Views(),
     seed: int = 0,
     compute: Compute = Compute(),
+    sweep: int = 0,
     resume: Snapshot | None = None,
 ) -> Iterator[Event]:
     """Train ``model`` under ``plan``; a generator of events, nothing happens until it is iterated.
@@ -63,39 +65,47 @@ def fit(
         views: augmentation of the training images.
         seed: of the order of images and of everything that is drawn.
         compute: cache, device and precision.
+        sweep: heads to try by cross-validation on the training images; the best takes the place of ``model.head``. 0 tries none.
         resume: go on from a snapshot of the same job; ``model`` is given as it was before that began.
 
     Yields:
         For each phase :class:`Planned`, :class:`FeatureProgress`, :class:`FeaturesReady`, many :class:`StepDone`, one
-        :class:`EpochDone` an epoch and :class:`PhaseDone`; :class:`Finished` at the end.
+        :class:`EpochDone` an epoch and :class:`PhaseDone`; :class:`Finished` at the end. Solved heads have one :class:`Solved` and
+        no steps; with a sweep, features and :class:`Swept` come first.
 
     Raises:
         PlanError: nothing would be trained, or the strategy does not fit the plan.
-        RecipeError: an option is out of range, or the loss is no number from the start.
+        RecipeError: an option is out of range or cannot go with a sweep or a solved head, or the loss is no number from the start.
         DataError: an image list is empty once what is no image has been left out.
         AuditError: a frozen tensor changed (a bug).
     """
     options.check()
     phases = phases_of(strategy, plan, model.backbone)
+    given = Given(epochs, batch_size, lr, backbone_lr, weight_decay, options, views, seed)
+    check_choice(model.head_spec, sweep, phases, given, compute)
     if options.wise and (len(phases) == 1 or val_images is None):
-        raise RecipeError(
-            "there is nothing to mix with: weights of one phase are mixed with those of the phase before, by validation images",
-            where="--wise",
-            advice="use it with --strategy lp-ft or gradual",
-        )
+        raise _nothing_to_mix()
     device = resolve_device(compute.device)
     model.to(device)
-    plans = [phase.plan.resolve(model) for phase in phases]
-    given = Given(epochs, batch_size, lr, backbone_lr, weight_decay, options, views, seed)
     images = Labelled(_image_set(train_images), None if val_images is None else _image_set(val_images))
+    given, ready = yield from choose_head(model, phases[0], images, given, compute, device, sweep)
+    plans = [phase.plan.resolve(model) for phase in phases]
     job = Job(model, device, compute, given, len(phases), len(images.train), originals(model, plans))
     ledger = Ledger() if resume is None else Ledger.of(resume.facts["ledger"])
-    trained: Trained | None = None
+    trained = None
     for phase in phases[ledger.phase :]:
-        trained = yield from run_phase(job, phase, images, ledger, resume)
-        images, resume = trained.images, None
+        trained = yield from run_phase(job, phase, images, ledger, resume, ready)
+        images, resume, ready = trained.images, None, None
     assert trained is not None  # phases_of gives at least one, and a snapshot is taken inside one
     yield _finished(job, trained, ledger, plans[ledger.kept])
+
+
+def _nothing_to_mix() -> RecipeError:
+    return RecipeError(
+        "there is nothing to mix with: weights of one phase are mixed with those of the phase before, by validation images",
+        where="--wise",
+        advice="use it with --strategy lp-ft or gradual",
+    )
 
 
 def _finished(job: Job, trained: Trained, ledger: Ledger, resolved: ResolvedPlan) -> Finished:

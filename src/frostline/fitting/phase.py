@@ -13,6 +13,7 @@ from torch import nn
 from frostline.backbone.tap import recorded_inputs
 from frostline.data.views import Views
 from frostline.fitting.adamw import AdamW
+from frostline.fitting.candidates import Judged
 from frostline.fitting.events import Event, PhaseDone, Planned
 from frostline.fitting.forget import changing_names
 from frostline.fitting.hyper import Hyper, Options, default_hyper, override
@@ -23,18 +24,20 @@ from frostline.fitting.optim import load_state_by_name, make_optimizer, state_by
 from frostline.fitting.phases import Phase
 from frostline.fitting.prepare import Compute, Labelled, Sources, prepare, room_for
 from frostline.fitting.snapshot import Progress, Snapshot, copies
+from frostline.fitting.solved import AT_ONCE, solve_phase
 from frostline.fitting.sources import FeatureRows
 from frostline.fitting.wise import interpolate
 from frostline.freeze.audit import audit, fingerprint
 from frostline.freeze.cut import Split, split_resolved, whole
 from frostline.freeze.plan import ResolvedPlan
 from frostline.heads.contract import MOST_MEASURED, InputScale
+from frostline.heads.linear import LinearHead
 from frostline.model import TransferModel
 
 
 @dataclass(frozen=True)
 class Given:
-    """What a person asked for; None where the documented rule decides. See :func:`frostline.fit`."""
+    """What a person asked for, or a sweep chose; None where the documented rule decides. See :func:`frostline.fit`."""
 
     epochs: int | None
     batch_size: int | None
@@ -44,6 +47,7 @@ class Given:
     options: Options
     views: Views
     seed: int
+    solution: Judged | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +75,14 @@ class Job:
 
 
 @dataclass(frozen=True, eq=False)
+class Ready:
+    """Features of the job's images that have been computed already, and the images that could be read."""
+
+    sources: Sources
+    images: Labelled
+
+
+@dataclass(frozen=True, eq=False)
 class Trained:
     """What a phase leaves behind.
 
@@ -87,7 +99,9 @@ class Trained:
     eval_batch: int
 
 
-def run_phase(job: Job, phase: Phase, images: Labelled, ledger: Ledger, resume: Snapshot | None) -> Generator[Event, None, Trained]:
+def run_phase(
+    job: Job, phase: Phase, images: Labelled, ledger: Ledger, resume: Snapshot | None, ready: Ready | None = None
+) -> Generator[Event, None, Trained]:
     """Run the phase that the ledger says is under way.
 
     Args:
@@ -96,6 +110,7 @@ def run_phase(job: Job, phase: Phase, images: Labelled, ledger: Ledger, resume: 
         images: to train on and to judge by.
         ledger: what the phases before have done; kept up to date.
         resume: a snapshot taken in this phase, or right before it, to go on from.
+        ready: features that a sweep has computed for the same cut, or None.
     """
     model, number = job.model, ledger.phase
     resolved = phase.plan.apply(model)
@@ -109,9 +124,12 @@ def run_phase(job: Job, phase: Phase, images: Labelled, ledger: Ledger, resume: 
     yield Planned(phase.name, number + 1, job.phases, resolved, parts.cut, hyper)
 
     before = fingerprint(model, resolved)
-    sources, images = yield from prepare(
-        parts, model.opened, images, job.given.views, job.compute, job.device, job.given.seed, ledger.epochs
-    )
+    if ready is None:
+        sources, images = yield from prepare(
+            parts, model.opened, images, job.given.views, job.compute, job.device, job.given.seed, ledger.epochs
+        )
+    else:
+        sources, images = ready.sources, ready.images
     eval_batch = 256 if parts.cut.way == "backbone" else 32
     if number == 0:
         _measure_scale(model, parts, sources, eval_batch)
@@ -131,7 +149,10 @@ def run_phase(job: Job, phase: Phase, images: Labelled, ledger: Ledger, resume: 
 
     began = time.perf_counter()
     held = {n: tensors[n] for n in ledger.touched}
-    yield from train(task, optimizer, progress, partial(_snapshot, ledger.facts(), held, start, optimizer))
+    if model.head_spec.solved and isinstance(model.head, LinearHead):
+        yield from solve_phase(task, model.head, model.head_spec, job.given.solution, progress)
+    else:
+        yield from train(task, optimizer, progress, partial(_snapshot, ledger.facts(), held, start, optimizer))
     loss, alpha = progress.best_loss, None
     diverged = not progress.best_epoch
     if job.given.options.wise and number and sources.val is not None and not diverged:
@@ -166,6 +187,8 @@ def _split(job: Job, resolved: ResolvedPlan) -> Split:
 
 
 def _hyper(job: Job, phase: Phase, resolved: ResolvedPlan) -> Hyper:
+    if job.model.head_spec.solved:
+        return replace(AT_ONCE, batch_size=job.images)
     kind = type(job.model.head).__name__.removesuffix("Head").lower()
     rule = default_hyper(images=job.images, head=kind, backbone_trained=resolved.backbone_trained)
     asked = job.given

@@ -49,6 +49,12 @@ class FeatureRows:
     layout: Layout
     seed: int = 0
 
+    @property
+    def first(self) -> torch.Tensor:
+        """The first tensor that crosses, of every image in its first view: ``(N, ...)``, in memory."""
+        rows = self.views[0]
+        return self.layout.unpack(rows if isinstance(rows, torch.Tensor) else rows[torch.arange(len(rows))])[0]
+
     def batches(self, parts: Sequence[torch.Tensor], epoch: int | None = None) -> Iterator[Inputs]:
         """Rows, by index."""
         shift = None if epoch is None or len(self.views) == 1 else view_numbers(len(self.labels), self.seed, epoch, len(self.views))

@@ -151,7 +151,9 @@ class FeatureShape:
 
 @dataclass(frozen=True)
 class HeadSpec:
-    """A head by name: ``linear``, ``mlp:WIDTH``, ``conv:CHANNELS`` or ``attention``.
+    """A head by name: ``linear``, ``mlp:WIDTH``, ``conv:CHANNELS``, ``attention``, ``ridge`` or ``logistic``.
+
+    The last two are linear heads whose weights are computed, not trained step by step.
 
     >>> HeadSpec.parse("mlp:512")
     HeadSpec(kind='mlp', width=512)
@@ -165,6 +167,11 @@ class HeadSpec:
         """Whether it sits on the last feature map, not on the pooled features."""
         return self.kind in ("conv", "attention")
 
+    @property
+    def solved(self) -> bool:
+        """Whether its weights are computed from all features at once."""
+        return self.kind in ("ridge", "logistic")
+
     @staticmethod
     def parse(text: str) -> HeadSpec:
         """Read a head's name.
@@ -173,14 +180,14 @@ class HeadSpec:
             HeadError: another name, or a width that is no whole number of at least 1.
         """
         kind, colon, value = text.strip().partition(":")
-        if kind in ("linear", "attention") and not colon:
+        if kind in ("linear", "attention", "ridge", "logistic") and not colon:
             return HeadSpec(kind)
         if kind in ("mlp", "conv") and value.isdecimal() and int(value) >= 1:
             return HeadSpec(kind, int(value))
         raise HeadError(
             f"no head is called {text!r}",
             where="--head",
-            advice="use linear, mlp:WIDTH, conv:CHANNELS or attention, for example mlp:512 or conv:256",
+            advice="use linear, ridge, logistic, mlp:WIDTH, conv:CHANNELS or attention, for example mlp:512 or conv:256",
         )
 
     def __str__(self) -> str:

@@ -87,7 +87,7 @@ def read_run(folder: Path, *, offline: bool = False) -> Run:
     stored = any(n.startswith("backbone.") for n in tensors)
     structure_only = "default" if recipe.weights == "default" else "random"  # a run on other weights keeps all of them
     opened = open_backbone(recipe.backbone, structure_only, replace=recipe.replace_layer, offline=offline)
-    model = TransferModel(replace(opened, preprocess=preprocess), recipe.head, len(classes))
+    model = TransferModel(replace(opened, preprocess=preprocess), metadata.get("head", recipe.head), len(classes))
     wanted = set(model.state_dict())
     given = set(tensors)
     if given - wanted or any(n.startswith("head.") and n not in given for n in wanted):

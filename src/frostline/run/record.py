@@ -94,7 +94,7 @@ def _weights(record: RunRecord) -> bytes:
         "backbone": record.model.opened.name,
         "backbone_published_sha256": record.model.opened.digest,
         "backbone_sha256": tensors_digest(backbone),
-        "head": record.recipe.head,
+        "head": str(record.model.head_spec),
         "classes": list(record.manifest.classes),
     }
     return save(

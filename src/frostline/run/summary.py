@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Any
 
 from frostline.data.manifest import Manifest
 from frostline.features.engine import ENGINE_FACTS
-from frostline.fitting.events import Event, FeaturesReady, Finished, PhaseDone, Planned, Stopped
+from frostline.fitting.candidates import Judged, SteppedHead
+from frostline.fitting.events import Event, FeaturesReady, Finished, PhaseDone, Planned, Solved, Stopped, Swept
 from frostline.fitting.metrics import Scores, score
 from frostline.run.read import Run
 
@@ -67,6 +69,8 @@ def summarise(
         "test": None if test is None else scores_json(test),
         "cache": _cache(planned[-1], ready),
         "engine": {n: getattr(ready[-1].engine, n) for n in ENGINE_FACTS},
+        "sweep": _sweep(events),
+        "solved": _solved(events),
         "seconds": {
             "total": total,
             "startup": timing.startup,
@@ -88,21 +92,55 @@ def summarise(
 
 def _settings(run: Run, planned: Planned, finished: Finished) -> dict[str, Any]:
     sizes = {n: p.numel() for n, p in run.model.named_parameters()}
+    solved = run.model.head_spec.solved
     return {
         "backbone": run.model.opened.name,
         "weights": str(run.model.opened.report),
         "unfreeze": run.recipe.unfreeze,
         "unfrozen_blocks": list(finished.resolved.matched),
-        "head": run.recipe.head,
+        "head": str(run.model.head_spec),
         "strategy": run.recipe.strategy,
         "trainable_parameters": sum(sizes[n] for n in finished.resolved.trainable),
         "frozen_parameters": sum(sizes[n] for n in finished.resolved.frozen),
         "epochs": planned.hyper.epochs,
         "batch_size": planned.hyper.batch_size,
-        "lr": planned.hyper.lr,
+        "lr": None if solved else planned.hyper.lr,
         "backbone_lr": planned.hyper.backbone_lr if planned.resolved.backbone_trained else None,
-        "weight_decay": planned.hyper.weight_decay,
+        "weight_decay": None if solved else planned.hyper.weight_decay,
         "seed": run.recipe.seed,
+    }
+
+
+def _sweep(events: Sequence[Event]) -> dict[str, Any] | None:
+    for event in events:
+        if isinstance(event, Swept):
+            return {**_choice(event), "heads": event.heads, "epochs": event.epochs}
+    return None
+
+
+def _solved(events: Sequence[Event]) -> dict[str, Any] | None:
+    return next((_choice(e) for e in events if isinstance(e, Solved)), None)
+
+
+def _choice(event: Swept | Solved) -> dict[str, Any]:
+    return {
+        "candidates": [_judged_json(j) for j in event.judged],
+        "chosen": _judged_json(event.chosen),
+        "folds": event.folds,
+        "seconds": event.seconds,
+    }
+
+
+def _judged_json(judged: Judged) -> dict[str, Any]:
+    key = judged.candidate
+    stepped = isinstance(key, SteppedHead)
+    return {
+        "head": str(key.head),
+        "lr": key.lr if stepped else None,
+        "weight_decay": key.weight_decay if stepped else None,
+        "strength": None if stepped else key.strength,
+        "accuracy": judged.accuracy,
+        "log_loss": judged.log_loss if math.isfinite(judged.log_loss) else None,
     }
 
 

@@ -1,0 +1,143 @@
+"""Many heads at once on the same features, and the choice among them by cross-validation on the training images alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from frostline.fitting.candidates import Judged, SteppedHead, best_of, judge
+from frostline.fitting.events import Swept
+from frostline.fitting.folds import Fold, stratified_folds
+from frostline.fitting.hyper import Hyper, default_hyper
+from frostline.fitting.solved import cross_validate_solved, strengths_of
+from frostline.fitting.stack import Scaled, Stack, held_out_logits, train_stacks
+from frostline.heads import FeatureShape, HeadSpec, build_head
+from frostline.heads.linear import LinearHead
+from frostline.heads.mlp import MLPHead
+
+FOLDS = 3
+MOST_EPOCHS = 20
+"""Passes over the training part of a fold, at most: enough to tell rates apart."""
+
+MLP_WIDTHS = (16, 32)
+FEWEST_FOR_MLP = 16
+"""Sweeps of fewer heads are all linear; of more, one head in 16 has a hidden layer."""
+
+MOST_NUMBERS = 2**27
+"""Numbers that heads trained side by side may take, at most: weights, gradients, two moments, and logits of all images."""
+
+MOST_WORK = 1e10
+"""Solved heads are swept too where their cross-validation takes fewer multiplications than this, about."""
+
+
+def grid(count: int, images: int) -> tuple[SteppedHead, ...]:
+    """``count`` candidates around the documented rule, which is one of them.
+
+    Linear heads over learning rate (half a decade apart, or less where there are many, three decades at most) and weight decay (one decade
+    apart); from 16 on also hidden layers of two widths over learning rate.
+
+    Args:
+        count: at least 1.
+        images: training images.
+    """
+    hidden = count // FEWEST_FOR_MLP
+    linear, decays = count - hidden, max(1, round(((count - hidden) / 2.5) ** 0.5))
+    rule = default_hyper(images=images, head="linear", backbone_trained=False)
+    found: list[SteppedHead] = []
+    for number, decay in enumerate(_around(rule.weight_decay, decays, 1.0)):
+        rates = _around(rule.lr, linear // decays + (number < linear % decays), 0.5)
+        found += [SteppedHead(HeadSpec("linear"), rate, decay) for rate in rates]
+    rule = default_hyper(images=images, head="mlp", backbone_trained=False)
+    for number, width in enumerate(MLP_WIDTHS):
+        share = hidden // len(MLP_WIDTHS) + (number < hidden % len(MLP_WIDTHS))
+        found += [SteppedHead(HeadSpec("mlp", width), rate, rule.weight_decay) for rate in _around(rule.lr, share, 0.5)]
+    return tuple(found)
+
+
+def _around(centre: float, count: int, step: float) -> list[float]:
+    """``count`` values, ``centre`` among them, ``step`` decades apart, over three decades at most."""
+    step = min(step, 3 / max(1, count - 1))
+    return [centre * 10 ** ((number - count // 2) * step) for number in range(count)]
+
+
+def sweep(
+    features: torch.Tensor, labels: torch.Tensor, classes: int, count: int, hyper: Hyper, seed: int, images: int | None = None
+) -> Swept:
+    """Cross-validate ``count`` heads, and solved ones where that is cheap, on training images.
+
+    Args:
+        features: ``(N, d)`` float32, as they come from the backbone.
+        labels: ``(N,)`` int64, on the same device.
+        classes: number of classes.
+        count: heads that are trained step by step.
+        hyper: epochs (at most 20 are run), batch size and warm-up.
+        seed: of folds, first weights and order.
+        images: what the rule that the grid is made around is asked for; ``N`` unless given.
+
+    Raises:
+        RecipeError: a class has one image only.
+    """
+    began = time.perf_counter()
+    folds = stratified_folds(labels, FOLDS, seed)
+    hyper = replace(hyper, epochs=min(hyper.epochs, MOST_EPOCHS))
+    candidates = grid(count, len(labels) if images is None else images)
+    judged = list(cross_validate(candidates, features, labels, classes, folds, hyper, seed))
+    for spec in (HeadSpec("ridge"), HeadSpec("logistic")):
+        if _work(spec, features, classes, folds) <= MOST_WORK:
+            judged += cross_validate_solved(spec, features, labels, classes, folds)
+    return Swept(tuple(judged), best_of(judged), count, len(folds), hyper.epochs, time.perf_counter() - began)
+
+
+def cross_validate(
+    candidates: Sequence[SteppedHead],
+    features: torch.Tensor,
+    labels: torch.Tensor,
+    classes: int,
+    folds: Sequence[Fold],
+    hyper: Hyper,
+    seed: int,
+) -> tuple[Judged, ...]:
+    """Judge heads that are trained step by step; the answer has the order of ``candidates``.
+
+    Args:
+        candidates: the heads.
+        features: ``(N, d)`` float32.
+        labels: ``(N,)`` int64, on the same device.
+        classes: number of classes.
+        folds: which images judge which head.
+        hyper: epochs, batch size and warm-up.
+        seed: of first weights and order.
+    """
+    scaled = Scaled.of(features, folds)
+    found: dict[int, Judged] = {}
+    waiting = list(enumerate(candidates))
+    while waiting:
+        stacks: list[tuple[Stack, list[tuple[int, SteppedHead]]]] = []
+        room = MOST_NUMBERS
+        for spec in dict.fromkeys(c.head for _, c in waiting):
+            head = build_head(spec, FeatureShape((features.shape[1],)), classes, seed)
+            assert isinstance(head, LinearHead | MLPHead)
+            each = 4 * len(folds) * sum(p.numel() for p in head.parameters()) + len(features) * classes
+            here = [(i, c) for i, c in waiting if c.head == spec][: room // each if stacks else max(1, room // each)]
+            if here:
+                rates, decays = features.new_tensor([c.lr for _, c in here]), features.new_tensor([c.weight_decay for _, c in here])
+                stacks.append((Stack.of(head, rates, decays, len(folds)), here))
+                room -= each * len(here)
+        train_stacks([stack for stack, _ in stacks], scaled, labels, folds, hyper, seed)
+        for stack, here in stacks:
+            judged = judge([c for _, c in here], held_out_logits(stack, scaled, folds), labels)
+            found.update(zip([i for i, _ in here], judged, strict=True))
+        waiting = [(i, c) for i, c in waiting if i not in found]
+    return tuple(found[i] for i in range(len(candidates)))
+
+
+def _work(spec: HeadSpec, features: torch.Tensor, classes: int, folds: Sequence[Fold]) -> float:
+    """Multiplications of a solved head's cross-validation, about."""
+    count, size = len(folds[0].train), features.shape[1]
+    rank = min(count, size)
+    factoring = len(folds) * (10 * rank**3 + 2 * count * size * rank)
+    steps = 200 * count * rank if spec.kind == "logistic" else count * rank
+    return factoring + len(folds) * len(strengths_of(spec)) * classes * steps
