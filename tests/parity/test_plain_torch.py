@@ -76,7 +76,7 @@ def test_head_equals_plain_torch(name, cached, sets, cache):
             batch_size=BATCH,
             lr=LR,
             weight_decay=DECAY,
-            compute=Compute(cache, recompute=not cached),
+            compute=Compute(cache, recompute=not cached, engine="plain"),
         )
     )
     finished = events[-1]

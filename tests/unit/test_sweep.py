@@ -17,7 +17,7 @@ from frostline.cli.output import print_summary
 from frostline.data.views import Views
 from frostline.errors import HeadError, RecipeError
 from frostline.features import FeatureProgress
-from frostline.fitting import FeaturesReady, PhaseDone, Planned, Solved, StepDone, Swept
+from frostline.fitting import CachePlanned, FeaturesReady, PhaseDone, Planned, Solved, StepDone, Swept
 from frostline.fitting.candidates import Judged, SolvedHead, SteppedHead, best_of, judge
 from frostline.fitting.folds import scale_of, stratified_folds
 from frostline.fitting.hyper import Hyper
@@ -362,6 +362,7 @@ def test_a_solved_head_goes_through_fit(tiny, images, head):
     model, events = run_fit(tiny, images, head=head)
     assert [type(e) for e in events if not isinstance(e, FeatureProgress)] == [
         Planned,
+        CachePlanned,
         FeaturesReady,
         Solved,
         EpochDone,
@@ -382,7 +383,7 @@ def test_a_sweep_trains_what_it_chose_as_if_it_had_been_named(tiny, images, monk
     monkeypatch.setattr("frostline.fitting.sweep.MOST_WORK", 0)
     swept_model, events = run_fit(tiny, images, sweep=4)
     key = of_kind(events, Swept)[0].chosen.candidate
-    assert isinstance(events[0], FeatureProgress)
+    assert isinstance(events[0], CachePlanned)
     assert [type(e) for e in events if isinstance(e, FeaturesReady | Swept | Planned)] == [FeaturesReady, Swept, Planned]
     model, _ = run_fit(tiny, images, head=str(key.head), lr=key.lr, weight_decay=key.weight_decay)
     for name, tensor in swept_model.state_dict().items():

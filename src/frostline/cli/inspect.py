@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from frostline.cli.output import print_json
 from frostline.cli.settings import cache_folder, is_offline
+
+if TYPE_CHECKING:
+    from frostline.features.engine import Engine
+    from frostline.freeze.table import Row
 
 
 def inspect(
@@ -46,17 +50,7 @@ def inspect(
     cut = parts.cut
     subject = prefix_subject(parts, opened, device=resolve_device("auto"), precision="auto", engine="auto")
     engine = remembered_engine(subject, cache_folder(None)) if cut.cached else None
-    layers: list[dict[str, Any]] = [
-        {
-            "name": r.name,
-            "type": r.kind,
-            "output_shape": list(shapes[r.modules[-1]]) if r.modules and r.modules[-1] in shapes else None,
-            "parameters": r.parameters,
-            "trained": r.trained,
-            "state": r.state,
-        }
-        for r in table
-    ]
+    layers = [_layer_json(r, shapes) for r in table]
     if json:
         print_json(
             {
@@ -78,12 +72,29 @@ def inspect(
     print(f"{opened.name}: {opened.report}")
     _print_table(layers, after=_cut_row(layers, cut.name))
     print(f"cut at {cut.name}: {cut.why}")
-    if engine is not None:
-        print(f"engine {engine.name} in {engine.precision}, chosen before on this machine: {engine.why}")
-        print(f"its output differs by {engine.error:.1e} (relative L2) from the module's")
-    elif cut.cached:
-        print("engine not chosen yet: it is verified on the images of a job")
+    if cut.cached:
+        _print_engine(engine)
     print(f"{sum(r.trained for r in table):,} parameters trained, {sum(r.parameters - r.trained for r in table):,} frozen")
+
+
+def _layer_json(row: Row, shapes: dict[str, tuple[int, ...]]) -> dict[str, Any]:
+    last = row.modules[-1] if row.modules else ""
+    return {
+        "name": row.name,
+        "type": row.kind,
+        "output_shape": list(shapes[last]) if last in shapes else None,
+        "parameters": row.parameters,
+        "trained": row.trained,
+        "state": row.state,
+    }
+
+
+def _print_engine(engine: Engine | None) -> None:
+    if engine is None:
+        print("engine not chosen yet: it is verified on the images of a job")
+        return
+    print(f"engine {engine.name} in {engine.precision}, chosen before on this machine: {engine.why}")
+    print(f"its output differs by {engine.error:.1e} (relative L2) from the module's")
 
 
 def _cut_row(layers: list[dict[str, Any]], cut: str) -> int:

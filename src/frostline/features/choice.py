@@ -100,11 +100,11 @@ def choose_engine(subject: Subject, images: ImageSet, cache: Path | None) -> Eng
         return plain(subject.body, fixed, "no image can be decoded to verify another on")
     if subject.asked == "auto" and _work(subject, pictures[:1]) * len(images) < LEAST_WORK:
         return plain(subject.body, fixed, "the network is so small that another does not pay")
-    chosen, model = _first_that_passes(subject, pictures, len(images))
-    chosen = replace(chosen, pictures_per_second=rate)
-    if folder is not None and chosen.name != "plain":
-        _remember(folder, chosen, model, subject, pictures)
-    return chosen
+    passed = _first_that_passes(subject, pictures, len(images))
+    passed = replace(passed, engine=replace(passed.engine, pictures_per_second=rate))
+    if folder is not None and passed.engine.name != "plain":
+        _remember(folder, passed, pictures)
+    return passed.engine
 
 
 def _folder(subject: Subject, cache: Path) -> Path:
@@ -132,29 +132,39 @@ class _Candidate:
     tolerance: float
 
 
-def _first_that_passes(subject: Subject, pictures: torch.Tensor, images: int) -> tuple[Engine, Any]:
-    """The engine, and OpenVINO's model where it is one."""
+@dataclass(frozen=True, eq=False)
+class _Passed:
+    """An engine that gives what the module gives, with OpenVINO's model where it is one, and what the module gave."""
+
+    engine: Engine
+    model: Any
+    wanted: Crossing
+
+
+def _first_that_passes(subject: Subject, pictures: torch.Tensor, images: int) -> _Passed:
     reference = plain(subject.body, "fp32")
     batch = _normalised(subject, pictures)
-    wanted, speed = timed(reference.run, batch)
+    reference.run(batch[:1])
+    wanted, speed = timed(reference.run, batch, passes=1)
     wanted = tuple(t.cpu() for t in wanted)
     refused: list[str] = []
-    passed: tuple[Engine, Any] | None = None
+    passed: _Passed | None = None
     for candidate in _candidates(subject, batch, images / speed, images):
-        if passed is not None and candidate.precision == passed[0].precision:
+        if passed is not None and candidate.precision == passed.engine.precision:
             continue  # one of this precision passed already
         said, engine, model = _tried(candidate, batch, wanted, speed if subject.asked == "auto" else 0.0)
         if engine is None:
             refused.append(said)
-        elif passed is None or (engine.images_per_second or 0) > 1.3 * (passed[0].images_per_second or 0):
-            passed = engine, model
+        elif passed is None or (engine.images_per_second or 0) > 1.3 * (passed.engine.images_per_second or 0):
+            passed = _Passed(engine, model, wanted)
     if passed is None and (subject.asked != "auto" or subject.precision == "bf16"):
         raise EngineError("; ".join(refused), where="--engine" if subject.asked != "auto" else "--precision", advice="leave it out")
     if passed is None:
-        return replace(reference, images_per_second=speed, why="; ".join(refused) or "nothing else is to be had"), None
-    ratio = (passed[0].images_per_second or 0.0) / speed
+        engine = replace(reference, images_per_second=speed, why="; ".join(refused) or "nothing else is to be had")
+        return _Passed(engine, None, wanted)
+    ratio = (passed.engine.images_per_second or 0.0) / speed
     why = f"verified on {len(pictures)} images of this job, {ratio:.1f} times as fast as the module itself"
-    return replace(passed[0], why="; ".join([why, *refused])), passed[1]
+    return replace(passed, engine=replace(passed.engine, why="; ".join([why, *refused])))
 
 
 def _candidates(subject: Subject, batch: torch.Tensor, seconds: float, images: int) -> Iterator[_Candidate]:
@@ -220,16 +230,16 @@ def _work(subject: Subject, picture: torch.Tensor) -> int:
 _RECORD, _MODEL, _PROBE = "engine.json", "model.xml", "probe.safetensors"
 
 
-def _remember(folder: Path, engine: Engine, model: Any, subject: Subject, pictures: torch.Tensor) -> None:
+def _remember(folder: Path, passed: _Passed, pictures: torch.Tensor) -> None:
     """Keep the choice, and what it takes to use and verify it without the network; the record comes last."""
+    engine = passed.engine
     try:
         folder.mkdir(parents=True, exist_ok=True)
         files: dict[str, str] = {}
         if engine.name == "openvino":
-            crossing = plain(subject.body, "fp32").run(_normalised(subject, pictures))
-            probe = {f"crossing_{i:03}": t.cpu().contiguous() for i, t in enumerate(crossing)} | {"pictures": pictures}
+            probe = {f"crossing_{i:03}": t.contiguous() for i, t in enumerate(passed.wanted)} | {"pictures": pictures.contiguous()}
             write_bytes(folder / _PROBE, save(probe))
-            _openvino.save(model, folder / _MODEL)
+            _openvino.save(passed.model, folder / _MODEL)
             files = {n: file_digest(folder / n) for n in (_MODEL, "model.bin", _PROBE)}
         record = {n: getattr(engine, n) for n in ENGINE_FACTS}
         write_text(folder / _RECORD, json.dumps({**record, "files": files}, indent=1))

@@ -81,11 +81,11 @@ def difference(found: Crossing, wanted: Crossing) -> float:
     return error if error == error else float("inf")
 
 
-def timed(run: Run, images: torch.Tensor) -> tuple[Crossing, float]:
-    """What a run gives, and images a second of the faster of two passes: the first one pays for what is set up once."""
+def timed(run: Run, images: torch.Tensor, passes: int = 2) -> tuple[Crossing, float]:
+    """What a run gives, and images a second of the fastest of some passes: the first one pays for what is set up once."""
     seconds: list[float] = []
     found: Crossing = ()
-    for _ in range(2):
+    for _ in range(passes):
         began = time.perf_counter()
         found = run(images)
         seconds.append(time.perf_counter() - began)
