@@ -11,7 +11,7 @@ from frostline.cli.settings import cache_folder, is_offline
 
 if TYPE_CHECKING:
     from frostline.features.engine import Engine
-    from frostline.freeze.table import Row
+    from frostline.freeze.table import LayerRow
 
 
 def inspect(
@@ -77,7 +77,7 @@ def inspect(
     print(f"{sum(r.trained for r in table):,} parameters trained, {sum(r.parameters - r.trained for r in table):,} frozen")
 
 
-def _layer_json(row: Row, shapes: dict[str, tuple[int, ...]]) -> dict[str, Any]:
+def _layer_json(row: LayerRow, shapes: dict[str, tuple[int, ...]]) -> dict[str, Any]:
     last = row.modules[-1] if row.modules else ""
     return {
         "name": row.name,
