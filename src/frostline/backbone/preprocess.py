@@ -57,7 +57,7 @@ class Preprocess:
         """``(N, 3, H, W)`` uint8 to float32, normalised."""
         mean = torch.tensor(self.mean, device=pixels.device).view(1, 3, 1, 1)
         std = torch.tensor(self.std, device=pixels.device).view(1, 3, 1, 1)
-        return (pixels.to(torch.float32).div_(255.0) - mean) / std
+        return pixels.to(torch.float32, copy=True).div_(255.0).sub_(mean).div_(std)
 
     def settings(self) -> dict[str, object]:
         """As plain JSON values; :meth:`from_settings` reads them back."""

@@ -17,6 +17,8 @@ from torch import nn
 from frostline.features.engine import Crossing, Run, as_tuple
 from frostline.freeze.apply import evaluating
 
+AT_ONCE = 4
+"""Images a call; what lies between layers then stays in the processor's cache: 217 images/s for lite0, 187 at 16 (docs/LOG.md)."""
 _HINT = {"fp32": "f32", "bf16": "bf16"}
 
 
@@ -31,11 +33,11 @@ def version() -> str:
 
 
 def convert(body: nn.Module, images: torch.Tensor, *, recorded_on: int) -> Any:
-    """OpenVINO's model of ``body``, for batches of the shape of ``images``.
+    """OpenVINO's model of ``body``, for images of the shape of ``images``.
 
     Args:
         body: the prefix, on the CPU.
-        images: a full batch ``(N, 3, H, W)``.
+        images: a full batch ``(N, 3, H, W)``; N is a multiple of :data:`AT_ONCE`.
         recorded_on: how many of them the forward pass is recorded on: one is quick, and enough for most networks.
     """
     from openvino.frontend import FrontEndManager
@@ -48,7 +50,7 @@ def convert(body: nn.Module, images: torch.Tensor, *, recorded_on: int) -> Any:
         decoder = TorchScriptPythonDecoder(recorded, example_input=few, skip_freeze=True)
         frontend = cast("Any", FrontEndManager()).load_by_framework("pytorch")
         model = frontend.convert(frontend.load(decoder))
-    model.reshape(list(images.shape))
+    model.reshape([AT_ONCE, *images.shape[1:]])
     return model
 
 
@@ -75,8 +77,11 @@ def compiled(model: Any, precision: str) -> Run:
     ready = cast("Any", openvino).Core().compile_model(model, "CPU", settings)
 
     def run(images: torch.Tensor) -> Crossing:
-        found = ready(images.contiguous().numpy())
-        return tuple(torch.from_numpy(found[i].copy()) for i in range(len(found)))
+        parts: list[list[torch.Tensor]] = []
+        for few in images.contiguous().split(AT_ONCE):
+            found = ready(few.numpy())
+            parts.append([torch.from_numpy(found[i].copy()) for i in range(len(found))])
+        return tuple(torch.cat(column) for column in zip(*parts, strict=True))
 
     return run
 

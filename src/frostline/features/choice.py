@@ -22,9 +22,10 @@ from frostline.features import _compile, _openvino
 from frostline.features.engine import ENGINE_FACTS, ENGINES, TOLERANCE, Crossing, Engine, EngineName, Run, difference, plain, timed
 from frostline.features.fold import folded
 from frostline.features.images import ImageSet
-from frostline.features.key import BATCH
 from frostline.features.pixels import full_batches, pixel_batches
 
+VERIFIED_ON = 8
+"""Images of the job that an engine is verified on: a multiple of what OpenVINO is given at once."""
 FEWEST = 128
 """Images below which another engine than the module itself does not pay for being made and verified."""
 LEAST_WORK = 3e10
@@ -112,16 +113,16 @@ def _folder(subject: Subject, cache: Path) -> Path:
 
 
 def _pictures(subject: Subject, images: ImageSet) -> tuple[torch.Tensor | None, int]:
-    """A full batch of the job's images ``(BATCH, 3, H, W)`` uint8, repeated where there are fewer, and the number of files decoded."""
-    names = sorted(dict(zip(images.digests, images.paths, strict=True)).items())[: 2 * BATCH]
+    """Some of the job's images ``(VERIFIED_ON, 3, H, W)`` uint8, repeated where there are fewer, and the number of files decoded."""
+    names = sorted(dict(zip(images.digests, images.paths, strict=True)).items())[: 4 * VERIFIED_ON]
     found: list[torch.Tensor] = []
     tried = 0
-    for batch in pixel_batches([p for _, p in names], subject.preprocess, full_batches(len(names)), [d for d, _ in names]):
+    for batch in pixel_batches([p for _, p in names], subject.preprocess, full_batches(len(names), VERIFIED_ON), [d for d, _ in names]):
         tried += len(batch)
         found.extend(p for p in batch if not isinstance(p, DecodeError))
-        if len(found) >= BATCH:
+        if len(found) >= VERIFIED_ON:
             break
-    return (torch.stack([found[i % len(found)] for i in range(BATCH)]) if found else None), tried
+    return (torch.stack([found[i % len(found)] for i in range(VERIFIED_ON)]) if found else None), tried
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,7 +216,7 @@ def _tried(candidate: _Candidate, batch: torch.Tensor, wanted: Crossing, at_leas
 
 
 def _normalised(subject: Subject, pictures: torch.Tensor) -> torch.Tensor:
-    return subject.preprocess.normalise(pictures.to(subject.device)).contiguous(memory_format=torch.channels_last)
+    return subject.preprocess.normalise(pictures.to(subject.device))
 
 
 def _work(subject: Subject, picture: torch.Tensor) -> int:

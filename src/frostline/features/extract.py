@@ -82,8 +82,7 @@ class Prefix:
         """
         found: list[torch.Tensor] = []
         for part in pixels.split(BATCH):
-            x = self.preprocess.normalise(filled_up(part).to(self.device)).contiguous(memory_format=torch.channels_last)
-            rows = self.layout.pack(self.engine.run(x))
+            rows = self.layout.pack(self.engine.run(self.preprocess.normalise(filled_up(part).to(self.device))))
             found.append(rows[: len(part)].cpu().contiguous())
         return torch.cat(found)
 
