@@ -7,7 +7,8 @@ features (they are computed once and timed apart):
 
 - *cached*: ``frostline.fit``, features at the cut in memory; validation after every epoch, proof and checkpoint hooks included;
 - *suffix alone*: a bare loop of forward, loss, backward and optimizer over the same suffix and rows, with the same validation;
-- *uncached*: ``frostline.fit`` with ``Compute(recompute=True)``, for ``--uncached-epochs`` epochs, scaled to all of them.
+- *uncached*: ``frostline.fit`` with ``Compute(recompute=True, engine="plain")``, the loop that everybody writes, for
+  ``--uncached-epochs`` epochs, scaled to all of them.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def suffix_alone(unfreeze: str, train: ImageSet, val: ImageSet, epochs: int, cac
     model = fl.TransferModel("tf_efficientnet_lite0", num_classes=2)
     resolved = fl.FreezePlan(unfreeze).apply(model)
     parts = split_resolved(model, resolved, model.example(2))
-    compute = fl.Compute(cache)
+    compute = fl.Compute(cache, engine="plain")
     sources, _ = ran(prepare(parts, model.opened, Labelled(train, val), fl.Views(), compute, torch.device("cpu"), 0))
     hyper = default_hyper(images=len(train), head="linear", backbone_trained=True)
     optimizer = make_optimizer(model, resolved, hyper)
@@ -96,10 +97,10 @@ def main() -> None:
     train, val = (ImageSet.of(fl_manifest(given.data, split)) for split in ("train", "val"))
     cached, alone, uncached = [], [], []
     for _ in range(given.repeats):
-        seconds, features, losses = fitted(given.unfreeze, train, val, given.epochs, fl.Compute(given.cache))
+        seconds, features, losses = fitted(given.unfreeze, train, val, given.epochs, fl.Compute(given.cache, engine="plain"))
         cached.append(seconds)
         alone.append(suffix_alone(given.unfreeze, train, val, given.epochs, given.cache))
-        slow, _, theirs = fitted(given.unfreeze, train, val, given.uncached_epochs, fl.Compute(recompute=True))
+        slow, _, theirs = fitted(given.unfreeze, train, val, given.uncached_epochs, fl.Compute(recompute=True, engine="plain"))
         uncached.append(slow * given.epochs / given.uncached_epochs)
         print(
             f"cached {cached[-1]:.1f} s (features {features:.1f} s), suffix alone {alone[-1]:.1f} s, uncached {uncached[-1]:.1f} s",
@@ -107,7 +108,7 @@ def main() -> None:
         )
     ratio = statistics.median(a / b for a, b in zip(cached, alone, strict=True))
     print(f"cached / suffix alone: {ratio:.2f}; cached / uncached: {statistics.median(cached) / statistics.median(uncached):.2f}")
-    same = fitted(given.unfreeze, train, val, given.uncached_epochs, fl.Compute(given.cache))[2] == theirs
+    same = fitted(given.unfreeze, train, val, given.uncached_epochs, fl.Compute(given.cache, engine="plain"))[2] == theirs
     print(f"validation losses of cached and uncached training: {'equal to the last bit' if same else 'NOT equal'} ({losses[0]:.6f} ...)")
 
 

@@ -180,8 +180,8 @@ def made(what: str, folder: Path, python: str, images: int, size: int) -> Path:
 
 
 def other_images(folder: Path, python: str) -> Path:
-    """A small set of other images with two classes."""
-    for split, images in (("train", 16), ("val", 8)):
+    """Other images of two classes, 144: as many as it takes for an engine to be made."""
+    for split, images in (("train", 48), ("val", 24)):
         for label in ("a", "b"):
             # another size is another picture, so that no two of the four folders are alike
             made("noise", folder / split / label, python, images, 96 + 16 * (split == "val") + 8 * (label == "b"))

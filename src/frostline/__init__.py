@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from frostline.fitting import Compute, EpochDone, Finished, Options, Phase, fit
     from frostline.freeze import FreezePlan, split
     from frostline.model import TransferModel
-    from frostline.pipeline import evaluate, predict, train
+    from frostline.pipeline import train
     from frostline.recipe import Recipe
     from frostline.run import Run, read_run
+    from frostline.use import evaluate, predict
 
 __version__ = "0.1.0"
 
@@ -41,10 +42,10 @@ _HOMES = {
     "TransferModel": "model",
     "Views": "data.views",
     "cache_features": "features",
-    "evaluate": "pipeline",
+    "evaluate": "use",
     "fit": "fitting",
     "open_backbone": "backbone",
-    "predict": "pipeline",
+    "predict": "use",
     "read_run": "run",
     "split": "freeze",
     "train": "pipeline",

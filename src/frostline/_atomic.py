@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,3 +64,30 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """A folder to fill, which becomes ``path`` as a whole when the block ends without an error; if another is there by then, it stays.
+
+    Raises:
+        OSError: nothing can be written there.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(prefix=f".{path.name[:40]}.", suffix=".part", dir=path.parent))
+    try:
+        made.chmod(0o777 & ~_umask())
+        yield made
+        for file in made.iterdir():
+            with file.open("rb") as stream:
+                os.fsync(stream.fileno())
+        with contextlib.suppress(FileExistsError, OSError):
+            made.rename(path)
+            _sync_folder(path.parent)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder and what is in it, as far as that can be."""
+    shutil.rmtree(path, ignore_errors=True)

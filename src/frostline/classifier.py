@@ -34,12 +34,12 @@ from frostline.features.pixels import full_batches, pixel_batches
 from frostline.fitting import Compute, EpochDone, Event, fit
 from frostline.freeze import FreezePlan
 from frostline.model import TransferModel
-from frostline.pipeline import list_images
 from frostline.recipe import Recipe, make_recipe
 from frostline.run import Run, RunRecord, layout, read_run, write_run
 from frostline.run.layout import claim
 from frostline.run.record import tensor_digests
 from frostline.run.summary import Timing, phases_json, summarise
+from frostline.use import list_images
 
 Pictures = str | Path | Sequence[str | Path] | Sequence[Image.Image] | Sequence[np.ndarray[Any, Any]] | np.ndarray[Any, Any]
 

@@ -52,6 +52,11 @@ class Recipe(BaseModel):
     seed: int = Field(default=0, ge=0)
     cache: bool = True
 
+    @property
+    def head_alone(self) -> bool:
+        """Whether nothing but the head is trained."""
+        return (self.unfreeze, self.strategy, self.batch_norm) == ("none", "plain", "frozen")
+
     def options(self) -> Options:
         """What is added to plain training."""
         return Options(**{f.name: getattr(self, f.name) for f in fields(Options)})

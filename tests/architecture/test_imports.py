@@ -24,6 +24,8 @@ ROOMS = (
     "fitting",
     "recipe",
     "run",
+    "gather",
+    "use",
     "pipeline",
     "classifier",
     "demo",

@@ -13,17 +13,19 @@ from torch import nn
 
 from conftest import make_images
 from frostline import Compute, Finished, FreezePlan, ImageSet, TransferModel, fit, open_backbone
+from frostline._digest import settings_digest
 from frostline.backbone.sealed import Sealed, record_backbone, sealed_backbone
 from frostline.data import read_data
-from frostline.errors import BackboneError, CacheError, EngineError
-from frostline.features import choice, ensure_features
+from frostline.data.views import PLAIN
+from frostline.errors import BackboneError, CacheError, EngineError, RunError
+from frostline.features import choice, ensure_features, ready
 from frostline.features.choice import FEWEST, choose_engine
 from frostline.features.engine import difference, plain
 from frostline.features.extract import Prefix
 from frostline.features.fold import folded
 from frostline.features.known import backbone_subject, is_known
 from frostline.features.store import FeatureStore
-from frostline.fitting import FeaturesReady
+from frostline.fitting import FeaturesReady, StepDone
 from frostline.fitting.adamw import AdamW
 from frostline.freeze.apply import freeze
 from frostline.freeze.crossing import Crossing, Layout
@@ -57,7 +59,7 @@ def many(tmp_path_factory):
 @pytest.fixture
 def subject(tiny, monkeypatch):
     monkeypatch.setattr(choice, "LEAST_WORK", 0.0)
-    monkeypatch.setattr(choice, "_LEAST_SPEED", 0.0)  # of so small a network nothing is as fast as the module itself
+    monkeypatch.setattr(choice, "LEAST_SPEED", 0.0)  # of so small a network nothing is as fast as the module itself
     opened = tiny()
     freeze(opened.body, trainable=(), pinned=())
     return backbone_subject(opened, weights=opened.digest, device=CPU, precision="auto", engine="auto")
@@ -139,7 +141,7 @@ def test_few_images_are_run_by_the_module_itself(subject, many, monkeypatch):
     monkeypatch.setattr(choice, "LEAST_WORK", 3e10)
     assert "so small" in choose_engine(subject, many, None).why
     monkeypatch.setattr(choice, "LEAST_WORK", 0.0)
-    monkeypatch.setattr(choice, "_LEAST_SPEED", 1e9)
+    monkeypatch.setattr(choice, "LEAST_SPEED", 1e9)
     found = choose_engine(subject, many, None)
     assert (found.name, "is slower than the module itself" in found.why) == ("plain", True)
 
@@ -148,9 +150,9 @@ def test_a_choice_is_remembered_and_nothing_is_decoded_or_verified_again(subject
     chosen = choose_engine(subject, many, tmp_path)
     monkeypatch.setattr(choice, "_pictures", lambda *_: pytest.fail("decoded again"))
     again = choose_engine(subject, many, tmp_path)
+    assert (again.identity, again.error) == (chosen.identity, chosen.error)
     few = ImageSet(many.paths[:3], many.digests[:3])
-    for found in (again, choose_engine(subject, few, tmp_path)):
-        assert (found.identity, found.error) == (chosen.identity, chosen.error)
+    assert choose_engine(subject, few, tmp_path).name == "plain"  # whatever was chosen for another job
     x = images_of((16, 3, 32, 32))
     assert all(torch.equal(a, b) for a, b in zip(again.run(x), chosen.run(x), strict=True))
     with torch.no_grad():
@@ -189,8 +191,8 @@ def test_an_engine_that_does_not_give_what_it_gave_is_removed_and_said(subject, 
     subject = replace(subject, asked=asked)
     choose_engine(subject, many, tmp_path)
     wrong = plain(nn.Sequential(nn.Flatten(), nn.LazyLinear(8)), "fp32").run
-    monkeypatch.setattr(choice._openvino, "load", lambda *_: wrong)
-    monkeypatch.setattr(choice, "folded", lambda _: nn.Sequential(nn.Flatten(), nn.LazyLinear(8)))
+    monkeypatch.setattr(ready._openvino, "load", lambda *_: wrong)
+    monkeypatch.setattr(ready, "folded", lambda _: nn.Sequential(nn.Flatten(), nn.LazyLinear(8)))
     with pytest.raises(CacheError, match="does not give what it gave"):
         choose_engine(subject, many, tmp_path).run(images_of((16, 3, 32, 32)))
     monkeypatch.undo()
@@ -198,7 +200,7 @@ def test_an_engine_that_does_not_give_what_it_gave_is_removed_and_said(subject, 
 
 
 def test_an_engine_with_other_numbers_is_refused(subject, many, monkeypatch):
-    monkeypatch.setattr(choice._openvino, "is_installed", lambda: False)
+    monkeypatch.setattr(choice._openvino, "version", lambda: "")
     off = nn.Sequential(subject.body, nn.Softplus())
     monkeypatch.setattr(choice, "folded", lambda _: off)
     found = choose_engine(subject, many, None)
@@ -225,7 +227,7 @@ def test_an_engine_that_fails_on_a_network_is_passed_over(subject, many, monkeyp
 def test_engines_that_cannot_be_had_are_refused_in_one_line(subject, many, monkeypatch):
     with pytest.raises(EngineError, match="no engine is called 'warp'; use auto, plain"):
         choose_engine(replace(subject, asked="warp"), many, None)
-    monkeypatch.setattr(choice._openvino, "is_installed", lambda: False)
+    monkeypatch.setattr(choice._openvino, "version", lambda: "")
     with pytest.raises(EngineError, match="is not installed; pip install"):
         choose_engine(replace(subject, asked="openvino"), many, None)
 
@@ -243,13 +245,13 @@ def test_bf16_is_taken_only_when_asked_for_or_when_it_changes_little(subject, ma
 
 def test_training_through_an_engine_is_training_through_the_module(tiny, many, tmp_path, monkeypatch):
     monkeypatch.setattr(choice, "LEAST_WORK", 0.0)
-    monkeypatch.setattr(choice, "_LEAST_SPEED", 0.0)
+    monkeypatch.setattr(choice, "LEAST_SPEED", 0.0)
     logits, engines = {}, {}
     for asked in ("plain", "auto"):
         model = TransferModel(tiny())
         for event in fit(model, FreezePlan(), many, many, epochs=3, compute=Compute(tmp_path, engine=asked)):
             if isinstance(event, FeaturesReady):
-                engines[asked] = event.engine.name
+                engines[asked] = event.engine["name"]
             if isinstance(event, Finished):
                 logits[asked] = event.val_logits
     assert engines["plain"] == "plain" != engines["auto"]
@@ -287,8 +289,10 @@ def test_a_record_that_does_not_give_the_recorded_tensors_is_not_used(opened, tm
     (path,) = (tmp_path / "backbones").iterdir()
     record = json.loads(path.read_text())
     damage(record)
-    path.write_text(json.dumps(record))
-    assert sealed_backbone("tf_efficientnet_lite0", "default", tmp_path) is None
+    record.pop("self")
+    for signed in (record | {"self": settings_digest(record)}, record | {"self": "0"}, record):
+        path.write_text(json.dumps(signed))
+        assert sealed_backbone("tf_efficientnet_lite0", "default", tmp_path) is None
     path.write_text("{")
     assert sealed_backbone("tf_efficientnet_lite0", "default", tmp_path) is None
 
@@ -312,22 +316,48 @@ def test_another_weights_file_is_another_record(tmp_path):
 
 
 def test_what_is_known_needs_no_network(subject, many, tmp_path):
-    digests = list(many.digests)
-    few = ImageSet(many.paths[:9], many.digests[:9])
-    assert not is_known(subject, digests, [choice_view()], tmp_path)
+    few, none = ImageSet(many.paths[:9], many.digests[:9], many.labels[:9]), ImageSet((), ())
+    more = ImageSet(many.paths[9:12], many.digests[9:12], many.labels[9:12])
+
+    def known(images, test=none, storage="fp32"):
+        return is_known(subject, images, test, [PLAIN], tmp_path, storage)
+
+    assert not known(few)
     prefix = Prefix(plain(subject.body, "fp32"), subject.preprocess, CPU, Layout((Crossing((8,)),)), subject.settings)
     store = FeatureStore.open(tmp_path, prefix.key())
     for _ in ensure_features(store, prefix.key(), prefix, few):
         pass
-    assert is_known(subject, few.digests, [choice_view()], tmp_path)
-    assert not is_known(subject, digests[:10], [choice_view()], tmp_path)
-    assert not is_known(subject, digests, [choice_view()], tmp_path)  # so many that an engine would be chosen
+    assert known(few)
+    assert not known(few, more)  # a test is run through the backbone too
+    assert not known(few, storage="fp16")
+    assert not known(many)  # so many that an engine would be chosen
+    if choice._openvino.is_installed():
+        choose_engine(subject, many, tmp_path)
+        assert known(many)
 
 
-def choice_view():
-    from frostline.data.views import PLAIN
+@pytest.mark.parametrize("storage", ["fp16", "fp32"])
+def test_another_storage_of_a_known_job_is_computed_and_not_refused(frostline, images, tmp_path, storage):
+    flags = ("--cache-dir", tmp_path / "c", "--json")
+    first = frostline("train", images, *flags, "--out", tmp_path / "a", "--storage", "fp32" if storage == "fp16" else "fp16")
+    second = frostline("train", images, *flags, "--out", tmp_path / "b", "--storage", storage)
+    again = frostline("train", images, *flags, "--out", tmp_path / "c2", "--storage", storage)
+    assert [r.returncode for r in (first, second, again)] == [0, 0, 0], second.stderr
+    assert [json.loads(r.stdout)["cache"]["hit"] for r in (second, again)] == [False, True]
+    error = json.loads(again.stdout)["cache"]["storage_error"]
+    assert (error > 0) == (storage == "fp16")
 
-    return PLAIN
+
+def test_a_run_is_not_gone_on_with_by_another_engine(tiny, many, tmp_path):
+    def work(asked, resume=None):
+        return fit(TransferModel(tiny()), FreezePlan(), many, many, epochs=3, compute=Compute(tmp_path, engine=asked), resume=resume)
+
+    snapshot = next(e for e in work("plain") if isinstance(e, StepDone)).snapshot()
+    for event in work("plain", snapshot):
+        last = event
+    assert isinstance(last, Finished)
+    with pytest.raises(RunError, match="were run by plain fp32 when the run was begun"):
+        list(work("eager", snapshot))
 
 
 def test_a_warm_run_loads_neither_timm_nor_torchvision_nor_the_compiler(frostline, images, cache, tmp_path):

@@ -317,7 +317,7 @@ def test_what_will_be_cached_is_said_before_work_starts(tiny, listed, tmp_path):
     assert said.seconds is None  # nothing was measured for so few
     again = list(fit(TransferModel(tiny()), FreezePlan(), listed, listed, epochs=1, compute=Compute(tmp_path, storage="fp16")))
     assert not any(isinstance(e, CachePlanned) for e in again)
-    quick = replace(said.engine, images_per_second=100.0, pictures_per_second=50.0)
+    quick = {**said.engine, "images_per_second": 100.0, "pictures_per_second": 50.0}
     assert replace(said, engine=quick).seconds == pytest.approx(60 / 100 + 60 / 50)
 
 
@@ -333,6 +333,10 @@ def test_a_cut_that_does_not_fit_on_the_disk_moves_and_then_is_dropped_and_says_
     assert not narrow.cached
     assert "do not fit" in narrow.why
     assert "0.0 MB that are free" in planned(100).why
+    list(fit(TransferModel(tiny()), FreezePlan("last:1"), listed, listed, epochs=1, compute=Compute(tmp_path, engine="plain")))
+    monkeypatch.setattr(prepare, "free_bytes", lambda _: 0)
+    with pytest.raises(CacheError, match="do not fit into"):
+        list(fit(TransferModel(tiny()), FreezePlan(), listed, sweep=2, compute=Compute(tmp_path)))
 
 
 def test_a_cut_moves_to_the_nearest_place_where_less_crosses():

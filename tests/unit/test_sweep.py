@@ -12,7 +12,7 @@ import torch
 from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier
 from torch import nn
 
-from frostline import Compute, EpochDone, Finished, FreezePlan, ImageClassifier, Options, Phase, TransferModel, fit, pipeline, read_run
+from frostline import Compute, EpochDone, Finished, FreezePlan, ImageClassifier, Options, Phase, TransferModel, fit, pipeline, read_run, use
 from frostline.cli.output import print_summary
 from frostline.data.views import Views
 from frostline.errors import HeadError, RecipeError
@@ -482,7 +482,7 @@ def test_a_run_of_them_reads_and_predicts(tiny, images, tmp_path, settings, caps
     assert f"folds of the training images: {summary['head']}" in capsys.readouterr().out
     run = read_run(tmp_path / "run")
     assert run.model.head_spec == HeadSpec.parse(chosen["head"])
-    scores, _ = pipeline.evaluate(run, images, cache=None)
+    scores, _ = use.evaluate(run, images, cache=None)
     assert scores.accuracy > 0.7
 
 

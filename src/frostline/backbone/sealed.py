@@ -37,7 +37,7 @@ class Sealed(nn.Module):
 
     def __init__(self, features: tuple[int, ...], tensors: dict[str, tuple[torch.Tensor, bool]]) -> None:
         super().__init__()
-        self.features = features
+        self.shape_of_features = features  # no network has a layer of that name
         met: set[int] = set()
         for name, (given, is_parameter) in tensors.items():
             tensor = given.clone() if id(given) in met else given  # equal tensors of the network are one in the file
@@ -75,7 +75,7 @@ def record_backbone(opened: Backbone, features: tuple[int, ...], cache: Path) ->
         cache: folder of the cache.
     """
     path = _record_path(opened.name, opened.weights, cache)
-    if path is None or path.exists():
+    if path is None or is_record(path):
         return
     file = _weights_file(opened.name, opened.weights)
     assert file is not None  # there is no record path without one
@@ -97,7 +97,7 @@ def record_backbone(opened: Backbone, features: tuple[int, ...], cache: Path) ->
         "tensors": {n: [origin[tensor_digest(t)], n in parameters] for n, t in state.items()},
     }
     try:
-        write_text(path, json.dumps(record))
+        write_text(path, json.dumps({**record, "self": settings_digest(record)}))
     except OSError:  # the next run opens the network again
         return
 
@@ -105,12 +105,12 @@ def record_backbone(opened: Backbone, features: tuple[int, ...], cache: Path) ->
 def sealed_backbone(source: str, weights: str, cache: Path) -> Backbone | None:
     """A backbone by its record; None where there is none, or where it does not give the tensors that were recorded."""
     path = _record_path(source, weights, cache)
-    if path is None or not path.exists():
+    record = None if path is None else _read(path)
+    if record is None:
         return None
     file = _weights_file(source, weights)
     assert file is not None
     try:
-        record = cast("dict[str, Any]", json.loads(path.read_text(encoding="utf-8")))
         state = read_state(file)
         body = Sealed(tuple(record["features"]), {n: (state[origin], bool(kind)) for n, (origin, kind) in record["tensors"].items()})
         report = cast("dict[str, Any]", {k: tuple(v) if isinstance(v, list) else v for k, v in record["report"].items()})
@@ -130,11 +130,27 @@ def sealed_backbone(source: str, weights: str, cache: Path) -> Backbone | None:
         return None
 
 
+def is_record(path: Path) -> bool:
+    """Whether a file is a record of which every byte is as it was written."""
+    return _read(path) is not None
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        record = cast("dict[str, Any]", json.loads(path.read_text(encoding="utf-8")))
+        return record if record.pop("self") == settings_digest(record) else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
 def _record_path(source: str, weights: str, cache: Path) -> Path | None:
     file = _weights_file(source, weights)
     if file is None:
         return None
-    versions = {n: importlib.metadata.version(n) for n in ("timm", "torchvision")}
+    try:
+        versions = {n: importlib.metadata.version(n) for n in ("timm", "torchvision")}
+    except importlib.metadata.PackageNotFoundError:  # taken from a folder: nobody knows which version it is
+        return None
     spec = BackboneSpec.parse(source)
     key = {"format": _FORMAT, "spec": str(spec), "weights": weights, "file": file_digest(file), "torch": torch.__version__, **versions}
     return cache / "backbones" / f"{settings_digest(key)[:32]}.json"

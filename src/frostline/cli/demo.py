@@ -20,7 +20,7 @@ def demo(
     quiet: Annotated[bool, typer.Option("--quiet", help="no progress")] = False,
 ) -> None:
     """Do the main job on embedded weights and real data, offline, in about a minute."""
-    from frostline import pipeline
+    from frostline import pipeline, use
     from frostline.cli.main import seconds_since_start
     from frostline.demo import write_digits
     from frostline.recipe import Recipe
@@ -42,9 +42,9 @@ def demo(
             startup=seconds_since_start(),
         )
     opened = read_run(run, offline=True)
-    scores, _ = pipeline.evaluate(opened, images / "test", cache=cache)
+    scores, _ = use.evaluate(opened, images / "test", cache=cache)
     some = [sorted((images / "test" / str(digit)).iterdir())[0] for digit in range(10)]
-    answers = list(pipeline.predict(opened, some))
+    answers = list(use.predict(opened, some))
     if json:
         print_json(
             summary

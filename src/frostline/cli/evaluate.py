@@ -20,12 +20,12 @@ def evaluate(
     json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
 ) -> None:
     """Score a finished run on labelled images."""
-    from frostline import pipeline
+    from frostline import use
     from frostline.run import read_run
     from frostline.run.summary import scores_json
 
     opened = read_run(run, offline=is_offline())
-    scores, skipped = pipeline.evaluate(opened, data, cache=None if no_cache else cache_folder(cache_dir), device=device)
+    scores, skipped = use.evaluate(opened, data, cache=None if no_cache else cache_folder(cache_dir), device=device)
     plain = scores_json(scores, opened.classes)
     if json:
         print_json(plain | {"images_skipped": [{"path": printable(p), "why": why} for p, why in skipped]})

@@ -30,8 +30,7 @@ def inspect(
     from frostline._device import resolve_device
     from frostline.backbone import open_backbone
     from frostline.backbone.tap import output_shapes
-    from frostline.features.choice import remembered_engine
-    from frostline.features.engine import ENGINE_FACTS
+    from frostline.features.choice import FEWEST, decided_engine
     from frostline.features.known import prefix_subject
     from frostline.freeze import FreezePlan
     from frostline.freeze.apply import evaluating
@@ -48,8 +47,8 @@ def inspect(
         shapes = output_shapes(model, [r.modules[-1] for r in table if r.modules], opened.example())
     parts = split_resolved(model, resolved, model.example(2))
     cut = parts.cut
-    subject = prefix_subject(parts, opened, device=resolve_device("auto"), precision="auto", engine="auto")
-    engine = remembered_engine(subject, cache_folder(None)) if cut.cached else None
+    subject = prefix_subject(parts, model.opened, device=resolve_device("auto"), precision="auto", engine="auto")
+    engine = decided_engine(subject, FEWEST, cache_folder(None)) if cut.cached else None
     layers = [_layer_json(r, shapes) for r in table]
     if json:
         print_json(
@@ -62,7 +61,7 @@ def inspect(
                 "matched": list(resolved.matched),
                 "trainable": list(resolved.trainable),
                 "cut": {"name": cut.name, "way": cut.way, "why": cut.why, "bytes_per_image": cut.bytes},
-                "engine": None if engine is None else {n: getattr(engine, n) for n in ENGINE_FACTS},
+                "engine": None if engine is None else engine.facts(),
                 "trainable_parameters": sum(r.trained for r in table),
                 "frozen_parameters": sum(r.parameters - r.trained for r in table),
                 "layers": layers,
@@ -94,7 +93,8 @@ def _print_engine(engine: Engine | None) -> None:
         print("engine not chosen yet: it is verified on the images of a job")
         return
     print(f"engine {engine.name} in {engine.precision}, chosen before on this machine: {engine.why}")
-    print(f"its output differs by {engine.error:.1e} (relative L2) from the module's")
+    speed = "" if engine.images_per_second is None else f", {engine.images_per_second:.0f} images/s where it was measured"
+    print(f"its output differs by {engine.error or 0.0:.1e} (relative L2) from the module's{speed}")
 
 
 def _cut_row(layers: list[dict[str, Any]], cut: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -9,9 +10,11 @@ import time
 import typer
 from typer.exceptions import TyperException
 
+from frostline.cli.cache import cache
 from frostline.cli.demo import demo
 from frostline.cli.doctor import doctor
 from frostline.cli.evaluate import evaluate
+from frostline.cli.extract import extract
 from frostline.cli.inspect import inspect
 from frostline.cli.predict import predict
 from frostline.cli.signals import SIGNALS, Terminated
@@ -29,8 +32,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (train, inspect, evaluate, predict, doctor, demo):
+for verb in (train, inspect, evaluate, predict, extract, doctor, demo):
     app.command()(verb)
+app.add_typer(cache, name="cache")
 
 
 def seconds_since_start() -> float:
@@ -44,8 +48,9 @@ def main() -> None:
     At once: taking torch down in good order would cost half a second, and everything that was to be written is.
     """
     code = run(sys.argv[1:])
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):  # whoever read it is gone
+            stream.flush()
     os._exit(code)
 
 

@@ -45,6 +45,9 @@ def print_summary(summary: Mapping[str, Any]) -> None:
         if audit["frozen_unchanged"]
         else "proof       FROZEN LAYERS CHANGED"
     )
+    engine = summary["engine"]
+    error = "" if engine["error"] is None else f", {engine['error']:.1e} from the module itself"
+    print(f"engine      {engine['name']} in {engine['precision']}{error}")
     print(
         f"training    {summary['train']['accuracy']:.3f} ({summary['train']['n']} images), "
         f"epoch {summary['best_epoch']} of {summary['epochs_run']} kept"

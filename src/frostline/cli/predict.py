@@ -18,12 +18,12 @@ def predict(
     json: Annotated[bool, typer.Option("--json", help="one JSON object a line")] = False,
 ) -> None:
     """Label images (files or folders), in their order."""
-    from frostline import pipeline
+    from frostline import use
     from frostline.run import read_run
 
-    files = pipeline.list_images(paths)
+    files = use.list_images(paths)
     opened = read_run(run, offline=is_offline())
-    for answer in pipeline.predict(opened, files, device=device):
+    for answer in use.predict(opened, files, device=device):
         path = printable(answer.path)
         if answer.label is None:
             if json:

@@ -80,7 +80,7 @@ class Screen:
             about = "" if event.seconds is None else f", about {event.seconds:.0f} s"
             self.say(
                 f"to cache: {event.images} images, {event.bytes / 1e6:.1f} MB in {event.folder} ({event.free / 1e9:.0f} GB free){about}; "
-                f"engine {event.engine.name} in {event.engine.precision}: {event.engine.why}"
+                f"engine {event.engine['name']} in {event.engine['precision']}: {event.engine['why']}"
             )
         elif isinstance(event, FeatureProgress):
             self.advance("features", event.done, event.total)

@@ -6,7 +6,6 @@ OpenVINO's ``convert_model`` is not used: it reports its use. What it does is do
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import warnings
 from pathlib import Path
 from typing import Any, cast
@@ -23,13 +22,21 @@ _HINT = {"fp32": "f32", "bf16": "bf16"}
 
 
 def is_installed() -> bool:
-    """Whether OpenVINO can be imported; it is not imported yet."""
-    return importlib.util.find_spec("openvino") is not None
+    """Whether OpenVINO is installed; it is not imported yet."""
+    return bool(version())
 
 
 def version() -> str:
-    """OpenVINO's version."""
-    return importlib.metadata.version("openvino")
+    """OpenVINO's version; empty where it is not installed as a package."""
+    try:
+        return importlib.metadata.version("openvino")
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def identity() -> str:
+    """What the last bits of its results depend on."""
+    return f"{version()} by {AT_ONCE}"
 
 
 def convert(body: nn.Module, images: torch.Tensor, *, recorded_on: int) -> Any:

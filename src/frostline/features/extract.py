@@ -115,20 +115,19 @@ def ensure_features(
     """
     began = time.perf_counter()
     if not store.missing(images.digests):
-        return Extracted(0, 0, time.perf_counter() - began)
+        return Extracted(0, 0, time.perf_counter() - began, store.error)
     where = dict(zip(images.digests, images.paths, strict=True))
     decoded = forwarded = 0
-    worst = 0.0
     size = shard_images(4 * prefix.layout.size)
     with store.locked(key):
         todo = store.missing(images.digests)
         for start in range(0, len(todo), size):
             shard = todo[start : start + size]
             rows, good, bad = yield from _compute(prefix, shard, where, (start, len(todo)), view)
-            worst = max(worst, store.add(good, rows, bad))
+            store.add(good, rows, bad)
             decoded += len(shard)
             forwarded += len(good)
-    return Extracted(decoded, forwarded, time.perf_counter() - began, worst)
+    return Extracted(decoded, forwarded, time.perf_counter() - began, store.error)
 
 
 def _compute(

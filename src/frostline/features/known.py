@@ -9,10 +9,11 @@ import torch
 
 from frostline._digest import tensors_digest
 from frostline.backbone.network import Backbone
-from frostline.data.views import View
-from frostline.features.choice import FEWEST, Subject, remembered_engine
-from frostline.features.engine import plain
+from frostline.data.views import PLAIN, View
+from frostline.features.choice import decided_engine
+from frostline.features.images import ImageSet
 from frostline.features.key import feature_key, prefix_settings
+from frostline.features.ready import Subject
 from frostline.features.store import FeatureStore
 from frostline.freeze.cut import Split
 
@@ -38,21 +39,20 @@ def prefix_subject(parts: Split, opened: Backbone, *, device: torch.device, prec
     return Subject(parts.prefix, settings, opened.preprocess, device, precision, engine)
 
 
-def is_known(subject: Subject, digests: Sequence[str], views: Sequence[View], cache: Path) -> bool:
+def is_known(subject: Subject, images: ImageSet, test: ImageSet, views: Sequence[View], cache: Path, storage: str) -> bool:
     """Whether the features of all images are cached, or an engine is ready that needs no network.
 
     Args:
         subject: the prefix.
-        digests: of the images.
-        views: of each of them.
+        images: of training and validation; by their number the engine was chosen.
+        test: seen in the plain view only, like those of validation.
+        views: of the training images; asked for all images.
         cache: folder of the cache.
+        storage: of the features.
     """
-    engine = remembered_engine(subject, cache)
-    if engine is not None and engine.name == "openvino":
-        return True
-    if engine is None:
-        if subject.asked not in ("auto", "plain") or (subject.asked == "auto" and len(digests) >= FEWEST):
-            return False
-        engine = plain(subject.body, "fp32" if subject.precision == "auto" else subject.precision)
-    keys = (feature_key(subject.settings, engine=engine.identity, device=subject.device, view=view) for view in views)
-    return all(not FeatureStore.open(cache, key).missing(digests) for key in keys)
+    engine = decided_engine(subject, len(images), cache)
+    if engine is None or engine.name == "openvino":
+        return engine is not None
+    everything = (images + test).digests
+    keys = (feature_key(subject.settings, engine=engine.identity, device=subject.device, view=v, storage=storage) for v in (PLAIN, *views))
+    return all(not FeatureStore.open(cache, key).missing(everything) for key in keys)

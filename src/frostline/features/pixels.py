@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +18,13 @@ from frostline.data.views import PLAIN, View
 from frostline.errors import CacheError, DecodeError
 from frostline.features.key import BATCH
 
-_DECODE_THREADS = 2
+_MOST_THREADS = 32
+
+
+def decode_threads() -> int:
+    """One a processor that this process may use: on two cores 454 to 478 images/s with two, 240 with one, no more with three."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(_MOST_THREADS, max(2, usable))
 
 
 def load_image(path: Path, digest: str | None = None) -> Image.Image:
@@ -72,7 +79,7 @@ def pixel_batches(
     known = [None] * len(paths) if digests is None else digests
     shown = [PLAIN] * len(paths) if views is None else views
     ends = list(itertools.accumulate(sizes))
-    with ThreadPoolExecutor(_DECODE_THREADS) as pool:
+    with ThreadPoolExecutor(decode_threads()) as pool:
 
         def submit(batch: int) -> list[tuple[Future[Image.Image | torch.Tensor | DecodeError], str | None, View]]:
             if batch == len(ends):

@@ -17,7 +17,7 @@ def feature_shape(backbone: Backbone) -> tuple[int, ...]:
         BackboneError: the network does not take such images, or gives no tensor.
     """
     if isinstance(backbone.body, Sealed):
-        return backbone.body.features
+        return backbone.body.shape_of_features
     try:
         with evaluating(backbone.body), torch.no_grad():
             features: object = backbone.body(backbone.example())

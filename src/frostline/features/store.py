@@ -47,13 +47,16 @@ class FeatureStore:
         storage: ``fp32``, ``fp16`` or ``bf16``.
         rows: for every image digest, the shard that holds it and the row there.
         skipped: images that are no pictures: digest and reason.
+        shards: memory maps, by name.
+        error: the largest relative L2 difference of a shard from what was computed; 0 in float32.
     """
 
     folder: Path
     storage: str = "fp32"
     rows: dict[str, tuple[str, int]] = field(default_factory=dict[str, tuple[str, int]])
     skipped: dict[str, str] = field(default_factory=dict[str, str])
-    _shards: dict[str, np.ndarray[Any, Any]] = field(default_factory=dict[str, "np.ndarray[Any, Any]"])
+    error: float = 0.0
+    shards: dict[str, np.ndarray[Any, Any]] = field(default_factory=dict[str, "np.ndarray[Any, Any]"])
 
     @staticmethod
     def open(root: Path, key: FeatureKey) -> FeatureStore:
@@ -67,7 +70,7 @@ class FeatureStore:
         if not self.folder.is_dir():
             return
         for record in sorted(self.folder.glob("*.json")):
-            if record.stem not in self._shards and record.stem != "key":
+            if record.stem not in self.shards and record.stem != "key":
                 self._open_shard(record)
 
     def missing(self, digests: Sequence[str]) -> list[str]:
@@ -96,7 +99,7 @@ class FeatureStore:
         names = sorted({shard for shard, _ in places})
         number = {name: i for i, name in enumerate(names)}
         return StoredRows(
-            tuple(self._shards[name] for name in names),
+            tuple(self.shards[name] for name in names),
             torch.tensor([number[shard] for shard, _ in places], dtype=torch.int32),
             torch.tensor([row for _, row in places], dtype=torch.int32),
             self.storage,
@@ -104,13 +107,10 @@ class FeatureStore:
 
     def bytes_of(self, digests: Sequence[str]) -> int:
         """Bytes on disk that the features of these images take."""
-        return sum(self._shards[self.rows[d][0]][0].nbytes for d in set(digests) if d in self.rows)
+        return sum(self.shards[self.rows[d][0]][0].nbytes for d in set(digests) if d in self.rows)
 
-    def add(self, digests: Sequence[str], rows: torch.Tensor, skipped: Mapping[str, str]) -> float:
+    def add(self, digests: Sequence[str], rows: torch.Tensor, skipped: Mapping[str, str]) -> None:
         """Write one shard: ``rows[i]`` are the features of ``digests[i]``.
-
-        Returns:
-            The relative L2 difference of what is stored from ``rows``.
 
         Raises:
             CacheError: the folder cannot be written, the disk is full, or a value is too large for the storage.
@@ -120,7 +120,8 @@ class FeatureStore:
         encoded = encode(rows, self.storage)
         np.save(buffer, encoded, allow_pickle=False)
         data = buffer.getvalue()
-        record: dict[str, object] = {"digests": list(digests), "skipped": dict(skipped), "sha256": bytes_digest(data)}
+        error = _error(rows, encoded, self.storage)
+        record: dict[str, object] = {"digests": list(digests), "skipped": dict(skipped), "sha256": bytes_digest(data), "error": error}
         record["self"] = settings_digest(record)
         try:
             write_bytes(self.folder / f"{name}.npy", data)
@@ -128,10 +129,6 @@ class FeatureStore:
         except OSError as fault:
             raise _unwritable(self.folder, fault) from fault
         self._open_shard(self.folder / f"{name}.json")
-        if self.storage == "fp32" or not len(rows):
-            return 0.0
-        size = float(rows.double().norm())
-        return float((decode(encoded, self.storage).double() - rows.double()).norm()) / size if size else 0.0
 
     @contextlib.contextmanager
     def locked(self, key: FeatureKey) -> Iterator[None]:
@@ -169,9 +166,10 @@ class FeatureStore:
                 with contextlib.suppress(OSError):  # a read-only cache: the shard is left where it is and not used
                     damaged.unlink(missing_ok=True)
             return
-        self._shards[record_path.stem] = rows
+        self.shards[record_path.stem] = rows
         self.rows.update({d: (record_path.stem, i) for i, d in enumerate(record["digests"])})
         self.skipped.update(record["skipped"])
+        self.error = max(self.error, record["error"])
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,6 +218,11 @@ def _read_rows(shard: np.ndarray[Any, Any], rows: np.ndarray[Any, Any], into: np
                     raise OSError("the file is shorter than it was")
     except OSError as fault:
         raise CacheError(f"cannot be read any more ({fault})", where=path, advice="run the same command again") from fault
+
+
+def _error(rows: torch.Tensor, stored: np.ndarray[Any, Any], storage: str) -> float:
+    size = float(rows.double().norm())
+    return float((decode(stored, storage).double() - rows.double()).norm()) / size if size and storage != "fp32" else 0.0
 
 
 def encode(rows: torch.Tensor, storage: str) -> np.ndarray[Any, Any]:

@@ -14,7 +14,7 @@ from frostline.fitting.events import CachePlanned, FeaturesReady, Swept
 from frostline.fitting.hyper import Options, default_hyper, override
 from frostline.fitting.phase import Given, Ready
 from frostline.fitting.phases import Phase
-from frostline.fitting.prepare import Compute, Labelled, prepare
+from frostline.fitting.prepare import Compute, Labelled, prefix_of, prepare
 from frostline.fitting.sources import FeatureRows
 from frostline.fitting.sweep import sweep
 from frostline.freeze.cut import split_resolved
@@ -109,7 +109,8 @@ def choose_head(
     resolved = phase.plan.apply(model)
     parts = split_resolved(model, resolved, model.example(2))
     number = len(images.train)
-    sources, images = yield from prepare(parts, model.opened, images, given.views, compute, device, given.seed)
+    prefix = prefix_of(parts, model.opened, images, compute, device)
+    sources, images = yield from prepare(parts, prefix, images, given.views, compute, given.seed)
     assert isinstance(sources.train, FeatureRows)
     features = sources.train.first.to(device)
     rule = default_hyper(images=number, head="linear", backbone_trained=False)

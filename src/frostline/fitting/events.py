@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from frostline.features.engine import Engine
 from frostline.features.extract import Extracted, FeatureProgress
 from frostline.fitting.candidates import Judged
 from frostline.fitting.guard import Guards
@@ -64,19 +64,20 @@ class CachePlanned:
         bytes: that will be written.
         free: bytes that are free there.
         folder: the cache.
-        engine: what will run the prefix; its speed and that of decoding make the estimate.
+        engine: what will run the prefix: see :data:`frostline.features.engine.ENGINE_FACTS`; its speed and that of decoding make the
+            estimate.
     """
 
     images: int
     bytes: int
     free: int
     folder: Path
-    engine: Engine
+    engine: Mapping[str, Any]
 
     @property
     def seconds(self) -> float | None:
         """About how long it will take: decoding and running share the processor. None where nothing was measured."""
-        rates = self.engine.images_per_second, self.engine.pictures_per_second
+        rates = self.engine["images_per_second"], self.engine["pictures_per_second"]
         return None if rates[0] is None or rates[1] is None else self.images * (1 / rates[0] + 1 / rates[1])
 
 
@@ -88,13 +89,13 @@ class FeaturesReady:
         extracted: what was computed.
         bytes: size of these images' features on disk.
         skipped: files that are no images, and why.
-        engine: what runs the prefix.
+        engine: what runs the prefix, likewise.
     """
 
     extracted: Extracted
     bytes: int
     skipped: tuple[tuple[Path, str], ...]
-    engine: Engine
+    engine: Mapping[str, Any]
 
 
 @dataclass(frozen=True)

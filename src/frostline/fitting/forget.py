@@ -18,6 +18,8 @@ from frostline.model import TransferModel
 
 HELD_OUT = 64
 """Images that features are compared on, at most."""
+FEWEST_COMPARED = 4
+"""Similarity is not defined on fewer."""
 FEWEST = 8
 """Fewer held-out images than these tell nothing: any two features of one image, or of two, are wholly unlike, or alike."""
 
@@ -36,7 +38,7 @@ def changing_names(model: nn.Module, plan: ResolvedPlan) -> list[str]:
 
 
 def forgetting_of(model: TransferModel, original: Mapping[str, torch.Tensor], images: ImageSet) -> Forgetting | None:
-    """Compare the backbone with what it was on the first images; None where it never changed.
+    """Compare the backbone with what it was on the first images; None where it never changed, or where there are too few images.
 
     Args:
         model: trained.
@@ -47,6 +49,8 @@ def forgetting_of(model: TransferModel, original: Mapping[str, torch.Tensor], im
     if all(torch.equal(tensors[n], t) for n, t in original.items()):
         return None
     pixels = _pixels(model, images)
+    if len(pixels) < FEWEST_COMPARED:
+        return None
     new = _features(model, pixels)
     kept = {n: tensors[n].detach().clone() for n in original}
     put_back(tensors, dict(original))

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from frostline.errors import RunError
 from frostline.freeze.audit import Audit
 
 
@@ -20,6 +21,7 @@ class Ledger:
         best_epoch: the epoch of that phase whose weights were kept.
         epochs: epochs run in the phases before.
         seconds: wall time of their training.
+        engine: identity of the engine that runs the prefix of the phase under way.
         touched: names of all tensors that any phase so far may have changed.
         changed: frozen tensors that changed all the same; never any.
         still: trainable tensors that did not move.
@@ -31,6 +33,7 @@ class Ledger:
     best_epoch: int = 0
     epochs: int = 0
     seconds: float = 0.0
+    engine: str = ""
     touched: list[str] = field(default_factory=list[str])
     changed: list[str] = field(default_factory=list[str])
     still: list[str] = field(default_factory=list[str])
@@ -47,6 +50,19 @@ class Ledger:
     def touch(self, names: Sequence[str]) -> None:
         """A phase begins that may change these tensors."""
         self.touched = list(dict.fromkeys([*self.touched, *names]))
+
+    def use(self, engine: str, *, resumed: bool) -> None:
+        """A phase begins, or is gone on with, whose prefix this engine runs.
+
+        Raises:
+            RunError: it was begun with another, whose features differ in their last bits.
+        """
+        if resumed and self.engine and engine != self.engine:
+            raise RunError(
+                f"the frozen layers were run by {self.engine} when the run was begun, and would be by {engine} now",
+                advice="restore the cache folder or install what is missing, or start a new run",
+            )
+        self.engine = engine
 
     def close(self, kept: bool, epoch: int, epochs: int, val_loss: float | None, proof: Audit) -> None:
         """The phase under way has ended."""

@@ -12,6 +12,7 @@ from torch import nn
 
 from frostline.backbone.tap import recorded_inputs
 from frostline.data.views import Views
+from frostline.features.extract import Prefix
 from frostline.fitting.adamw import AdamW
 from frostline.fitting.candidates import Judged
 from frostline.fitting.events import Event, PhaseDone, Planned
@@ -22,7 +23,7 @@ from frostline.fitting.loop import Task, logits_of, put_back, train
 from frostline.fitting.objective import Objective, balanced_weights
 from frostline.fitting.optim import load_state_by_name, make_optimizer, state_by_name
 from frostline.fitting.phases import Phase
-from frostline.fitting.prepare import Compute, Labelled, Sources, prepare, room_for
+from frostline.fitting.prepare import Compute, Labelled, Sources, prefix_of, prepare, shortage
 from frostline.fitting.snapshot import Progress, Snapshot, copies
 from frostline.fitting.solved import AT_ONCE, solve_phase
 from frostline.fitting.sources import FeatureRows
@@ -119,15 +120,14 @@ def run_phase(
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     if resume is not None:
         put_back(tensors, resume.part("start"))
-    parts = _split(job, resolved)
+    parts, prefix = _cut(job, resolved, images)
+    ledger.use(prefix.engine.identity, resumed=resume is not None and "progress" in resume.facts)
     hyper = _hyper(job, phase, resolved)
     yield Planned(phase.name, number + 1, job.phases, resolved, parts.cut, hyper)
 
     before = fingerprint(model, resolved)
     if ready is None:
-        sources, images = yield from prepare(
-            parts, model.opened, images, job.given.views, job.compute, job.device, job.given.seed, ledger.epochs
-        )
+        sources, images = yield from prepare(parts, prefix, images, job.given.views, job.compute, job.given.seed, ledger.epochs)
     else:
         sources, images = ready.sources, ready.images
     eval_batch = 256 if parts.cut.way == "backbone" else 32
@@ -171,19 +171,21 @@ def run_phase(
     return Trained(parts.suffix, sources, images, eval_batch)
 
 
-def _split(job: Job, resolved: ResolvedPlan) -> Split:
-    model = job.model
+def _cut(job: Job, resolved: ResolvedPlan, images: Labelled) -> tuple[Split, Prefix]:
+    """The split, and its prefix with an engine; where the features that are missing do not fit on the disk, nearer to the input."""
+    model, opened, views = job.model, job.model.opened, job.given.views
     example = model.example(2)
-    if job.given.views.live:
-        return whole(model, example, "every epoch draws new augmentation: the whole network is run on every image in every epoch")
+    if views.live:
+        parts = whole(model, example, "every epoch draws new augmentation: the whole network is run on every image in every epoch")
+        return parts, prefix_of(parts, opened, images, job.compute, job.device)
     parts = split_resolved(model, resolved, example)
-    shown = job.images * job.given.views.count
-    room = room_for(shown, job.compute)
-    if not parts.cut.cached or parts.layout.bytes <= room:
-        return parts
-    moved = split_resolved(model, resolved, example, room)
-    needed = f"{shown * parts.layout.bytes / 1e6:.1f} MB at {parts.cut.name} do not fit into the {shown * room / 1e6:.1f} MB that are free"
-    return replace(moved, cut=replace(moved.cut, why=f"{needed}: {moved.cut.why}"))
+    prefix = prefix_of(parts, opened, images, job.compute, job.device)
+    short = shortage(prefix, images, views.cached(job.given.seed), job.compute)
+    if short is not None:
+        moved = split_resolved(model, resolved, example, short.room)
+        parts = replace(moved, cut=replace(moved.cut, why=f"{short}: {moved.cut.why}"))
+        prefix = prefix_of(parts, opened, images, job.compute, job.device)
+    return parts, prefix
 
 
 def _hyper(job: Job, phase: Phase, resolved: ResolvedPlan) -> Hyper:

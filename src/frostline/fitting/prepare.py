@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 import tempfile
 from collections.abc import Generator, Sequence
@@ -13,7 +12,7 @@ import torch
 
 from frostline.backbone.network import Backbone
 from frostline.data.views import PLAIN, View, Views
-from frostline.errors import DataError, DecodeError
+from frostline.errors import CacheError, DataError, DecodeError
 from frostline.features.choice import choose_engine
 from frostline.features.engine import plain
 from frostline.features.extract import Extracted, FeatureProgress, Prefix, ensure_features
@@ -92,42 +91,12 @@ class Sources:
     val: Source | None
 
 
-def prepare(
-    parts: Split, opened: Backbone, images: Labelled, views: Views, compute: Compute, device: torch.device, seed: int, epochs: int = 0
-) -> Generator[FeatureProgress | CachePlanned | FeaturesReady, None, tuple[Sources, Labelled]]:
-    """The sources of a phase, and the images that could be read.
-
-    Args:
-        parts: the network, split.
-        opened: its backbone.
-        images: the images.
-        views: of the training images.
-        compute: cache and precision.
-        device: where it runs.
-        seed: of the views.
-        epochs: done in the phases before; live views go on from there.
+def prefix_of(parts: Split, opened: Backbone, images: Labelled, compute: Compute, device: torch.device) -> Prefix:
+    """The prefix of a split with the engine that runs it.
 
     Raises:
-        DataError: nothing that can be read is left.
-        CacheError: the cache cannot be written, or an image changed meanwhile.
+        EngineError: the engine that was asked for is not to be had, or gives other numbers.
     """
-    prefix = _prefix(parts, opened, images, compute, device)
-    if parts.cut.cached and not compute.recompute:
-        with tempfile.TemporaryDirectory(prefix="frostline-") as scratch:
-            cache, on_disk = compute.cache or Path(scratch), compute.cache is not None
-            return (yield from _cached(prefix, images, views.cached(seed), cache, seed, on_disk=on_disk))
-    if not images.checked:
-        bad = yield from _unreadable(images.everything, prefix)
-        images = images.usable(bad)
-        yield FeaturesReady(Extracted(len(images.everything), 0, 0.0), 0, images.skipped, prefix.engine)
-    whole = not parts.cut.cached
-    view = views.cached(seed)[0] if not views.live else View(views.augment, seed)
-    val = None if images.val is None else ImageRows(images.val, prefix, whole=whole)
-    train = ImageRows(images.train, prefix, view, 0 if views.live else views.count, whole, epochs)
-    return Sources(train, val), images
-
-
-def _prefix(parts: Split, opened: Backbone, images: Labelled, compute: Compute, device: torch.device) -> Prefix:
     if not parts.cut.cached:
         return Prefix(plain(parts.prefix, "fp32", "there is no prefix"), opened.preprocess, device, parts.layout)
     subject = prefix_subject(parts, opened, device=device, precision=compute.precision, engine=compute.engine)
@@ -135,17 +104,84 @@ def _prefix(parts: Split, opened: Backbone, images: Labelled, compute: Compute, 
     return Prefix(engine, opened.preprocess, device, parts.layout, subject.settings, compute.storage)
 
 
+@dataclass(frozen=True)
+class Shortage:
+    """Features that do not fit on the disk.
+
+    Attributes:
+        needed: bytes that would be written.
+        free: bytes that are free.
+        room: bytes an image, in float32, for which there would be room.
+    """
+
+    needed: int
+    free: int
+    room: float
+
+    def __str__(self) -> str:
+        return f"{self.needed / 1e6:.1f} MB of features do not fit into the {self.free / 1e6:.1f} MB that are free"
+
+
+def shortage(prefix: Prefix, images: Labelled, views: tuple[View, ...], compute: Compute) -> Shortage | None:
+    """What is missing in the cache, where it does not fit into nine tenths of what is free there; None where it does."""
+    if not prefix.settings or compute.recompute:
+        return None
+    cache, shown = compute.cache or Path(tempfile.gettempdir()), _shown(images, views)
+    free, each = free_bytes(cache), stored_bytes(prefix.layout, prefix.storage)
+    most = sum(len(some) for some in shown.values())
+    if most * each <= 0.9 * free:
+        return None
+    if compute.cache is not None:
+        most = sum(len(FeatureStore.open(cache, prefix.key(view)).missing(some.digests)) for view, some in shown.items())
+    if most * each <= 0.9 * free:
+        return None
+    return Shortage(most * each, free, 0.9 * free / most * (1 if prefix.storage == "fp32" else 2))
+
+
+def prepare(
+    parts: Split, prefix: Prefix, images: Labelled, views: Views, compute: Compute, seed: int, epochs: int = 0
+) -> Generator[FeatureProgress | CachePlanned | FeaturesReady, None, tuple[Sources, Labelled]]:
+    """The sources of a phase, and the images that could be read.
+
+    Args:
+        parts: the network, split.
+        prefix: its prefix: see :func:`prefix_of`.
+        images: the images.
+        views: of the training images.
+        compute: cache and precision.
+        seed: of the views.
+        epochs: done in the phases before; live views go on from there.
+
+    Raises:
+        DataError: nothing that can be read is left.
+        CacheError: the cache cannot be written, what is missing in it does not fit on the disk, or an image changed meanwhile.
+    """
+    if parts.cut.cached and not compute.recompute:
+        short = shortage(prefix, images, views.cached(seed), compute)
+        if short is not None:
+            raise CacheError(str(short), where=compute.cache, advice="give another folder with --cache-dir, or run with --no-cache")
+        with tempfile.TemporaryDirectory(prefix="frostline-") as scratch:
+            cache, on_disk = compute.cache or Path(scratch), compute.cache is not None
+            return (yield from _cached(prefix, images, views.cached(seed), cache, seed, on_disk=on_disk))
+    if not images.checked:
+        bad = yield from _unreadable(images.everything, prefix)
+        images = images.usable(bad)
+        yield FeaturesReady(Extracted(len(images.everything), 0, 0.0), 0, images.skipped, prefix.engine.facts())
+    whole = not parts.cut.cached
+    view = views.cached(seed)[0] if not views.live else View(views.augment, seed)
+    val = None if images.val is None else ImageRows(images.val, prefix, whole=whole)
+    train = ImageRows(images.train, prefix, view, 0 if views.live else views.count, whole, epochs)
+    return Sources(train, val), images
+
+
 def _cached(
     prefix: Prefix, images: Labelled, views: tuple[View, ...], cache: Path, seed: int, *, on_disk: bool
 ) -> Generator[FeatureProgress | CachePlanned | FeaturesReady, None, tuple[Sources, Labelled]]:
-    wanted = {
-        v: images.everything if v == PLAIN and PLAIN in views else images.val if v == PLAIN else images.train for v in (PLAIN, *views)
-    }
-    shown = {v: some for v, some in wanted.items() if some is not None}
+    shown = _shown(images, views)
     stores = {v: FeatureStore.open(cache, prefix.key(v)) for v in shown}
     missing = sum(len(stores[v].missing(some.digests)) for v, some in shown.items())
     if missing:
-        yield CachePlanned(missing, missing * stored_bytes(prefix.layout, prefix.storage), free_bytes(cache), cache, prefix.engine)
+        yield CachePlanned(missing, missing * stored_bytes(prefix.layout, prefix.storage), free_bytes(cache), cache, prefix.engine.facts())
     done: list[Extracted] = []
     for view, some in shown.items():
         done.append((yield from ensure_features(stores[view], prefix.key(view), prefix, some, view)))
@@ -155,7 +191,7 @@ def _cached(
     images = images.usable(bad) if not images.checked else images
     worst = max(e.storage_error for e in done)
     extracted = Extracted(sum(e.decoded for e in done), sum(e.forwarded for e in done), sum(e.seconds for e in done), worst)
-    yield FeaturesReady(extracted, size, images.skipped[len(before) :], prefix.engine)
+    yield FeaturesReady(extracted, size, images.skipped[len(before) :], prefix.engine.facts())
     rows = tuple(_rows(stores[view], images.train.digests, prefix, len(views) if on_disk else 0) for view in views)
     train = FeatureRows(rows, _labels(images.train, prefix.device), prefix.layout, seed)
     val = None
@@ -171,12 +207,12 @@ def _rows(store: FeatureStore, digests: Sequence[str], prefix: Prefix, views: in
     return store.gather(digests) if small else store.rows_of(digests)
 
 
-def room_for(images: int, compute: Compute) -> float:
-    """Bytes an image, in float32, for which there is room in the cache: nine tenths of what is free may be taken."""
-    if compute.recompute:
-        return math.inf
-    free = free_bytes(compute.cache or Path(tempfile.gettempdir()))
-    return 0.9 * free / max(1, images) * (1 if compute.storage == "fp32" else 2)
+def _shown(images: Labelled, views: tuple[View, ...]) -> dict[View, ImageSet]:
+    """The images of each view: those of validation are always plain."""
+    wanted = dict.fromkeys(views, images.train)
+    if images.val is not None:
+        wanted[PLAIN] = images.everything if PLAIN in views else images.val
+    return wanted
 
 
 def stored_bytes(layout: Layout, storage: str) -> int:

@@ -171,7 +171,7 @@ def _equal(a: torch.Tensor, b: torch.Tensor, *, exact: bool) -> bool:
 
 def _between_backbone_and_head(backbone: nn.Module, head: nn.Module, example: torch.Tensor) -> Split:
     if isinstance(backbone, Sealed):
-        layout = Layout((Crossing(backbone.features),))
+        layout = Layout((Crossing(backbone.shape_of_features),))
     else:
         with evaluating(backbone), torch.no_grad():
             layout = Layout.of([backbone(example)])

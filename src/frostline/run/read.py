@@ -51,17 +51,25 @@ class Run:
         return self._prefix(device, plain(self.model.backbone, "bf16" if self.recipe.precision == "bf16" else "fp32"))
 
     def fast_prefix(self, device: torch.device, images: ImageSet, cache: Path | None) -> Prefix:
-        """The same, run by the engine that training chooses for as many images."""
+        """The same for many images: a backbone that others have too is run by the engine that is chosen on this machine."""
+        return self._chosen(device, images, cache, "auto")
+
+    def prefix_as_trained(self, device: torch.device, images: ImageSet, cache: Path | None) -> Prefix:
+        """The same, run as it was in training on ``images``; for the process that has just trained it."""
+        return self._chosen(device, images, cache, self.recipe.engine)
+
+    def _chosen(self, device: torch.device, images: ImageSet, cache: Path | None, asked: str) -> Prefix:
         self.model.to(device)
-        weights = tensors_digest(self.model.backbone.state_dict())
-        asked = {"precision": self.recipe.precision, "engine": self.recipe.engine}
-        subject = backbone_subject(self.model.opened, weights=weights, device=device, **asked)
+        weights, precision = tensors_digest(self.model.backbone.state_dict()), self.recipe.precision
+        if not self.recipe.head_alone:  # weights of its own: an engine would be made for this run alone
+            asked, precision = "plain", "bf16" if precision == "bf16" else "fp32"
+        subject = backbone_subject(self.model.opened, weights=weights, device=device, precision=precision, engine=asked)
         return self._prefix(device, choose_engine(subject, images, cache), subject.settings)
 
     def _prefix(self, device: torch.device, engine: Engine, settings: Mapping[str, object] | None = None) -> Prefix:
         self.model.to(device)
         layout = Layout((Crossing(feature_shape(self.model.opened)),))
-        return Prefix(engine, self.model.opened.preprocess, device, layout, settings or {})
+        return Prefix(engine, self.model.opened.preprocess, device, layout, settings or {}, self.recipe.storage)
 
     def probabilities(self, prefix: Prefix, pixels: torch.Tensor) -> torch.Tensor:
         """``(N, 3, H, W)`` uint8 to ``(N, classes)`` float64, whatever the company: the batch shape is fixed for the head too."""

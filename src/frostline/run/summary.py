@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from frostline.data.manifest import Manifest
-from frostline.features.engine import ENGINE_FACTS
 from frostline.fitting.candidates import Judged, SteppedHead
 from frostline.fitting.events import Event, FeaturesReady, Finished, PhaseDone, Planned, Solved, Stopped, Swept
 from frostline.fitting.metrics import Scores, score
@@ -68,7 +67,7 @@ def summarise(
         "val_chose_epoch": finished.val_logits is not None,
         "test": None if test is None else scores_json(test),
         "cache": _cache(planned[-1], ready),
-        "engine": {n: getattr(ready[-1].engine, n) for n in ENGINE_FACTS},
+        "engine": dict(ready[-1].engine),
         "sweep": _sweep(events),
         "solved": _solved(events),
         "seconds": {
