@@ -48,7 +48,7 @@ def import_seconds(python: str, modules: Sequence[str], repeats: int) -> dict[st
 def decode_rates(files: Sequence[Path], threads: Sequence[int], repeats: int, seconds: float) -> dict[int, float]:
     """Images a second, read, decoded, resized and cropped by frostline's functions."""
     from frostline import open_backbone
-    from frostline.features.extract import load_image
+    from frostline.features.pixels import load_image
 
     preprocess = open_backbone("tf_efficientnet_lite0", offline=True).preprocess
 

@@ -27,7 +27,7 @@ from frostline.features.images import ImageSet
 from frostline.fitting import EpochDone, FeaturesReady, PhaseDone
 from frostline.fitting.hyper import default_hyper
 from frostline.fitting.optim import make_optimizer, set_rates
-from frostline.fitting.prepare import Labelled, prepare
+from frostline.fitting.prepare import Labelled, prefix_of, prepare
 from frostline.fitting.schedule import warmup_cosine
 from frostline.fitting.sources import in_order, merge_last
 from frostline.freeze.cut import split_resolved
@@ -61,7 +61,9 @@ def suffix_alone(unfreeze: str, train: ImageSet, val: ImageSet, epochs: int, cac
     resolved = fl.FreezePlan(unfreeze).apply(model)
     parts = split_resolved(model, resolved, model.example(2))
     compute = fl.Compute(cache, engine="plain")
-    sources, _ = ran(prepare(parts, model.opened, Labelled(train, val), fl.Views(), compute, torch.device("cpu"), 0))
+    images = Labelled(train, val)
+    prefix = prefix_of(parts, model.opened, images, compute, torch.device("cpu"))
+    sources, _ = ran(prepare(parts, prefix, images, fl.Views(), compute, 0))
     hyper = default_hyper(images=len(train), head="linear", backbone_trained=True)
     optimizer = make_optimizer(model, resolved, hyper)
     rows, layout, labels = sources.train.views[0], parts.layout, sources.train.labels

@@ -152,7 +152,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
                 ImageSet.of(manifest.only(s), [d for d, r in zip(digests, manifest.records, strict=True) if r.split == s])
                 for s in ("train", "val")
             ]
-            cache = Path(scratch) if self.cache_dir is None else Path(self.cache_dir)
+            cache = None if self.cache_dir is None else Path(self.cache_dir)
             events: list[Event] = list(
                 fit(
                     model,

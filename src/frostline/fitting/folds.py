@@ -58,5 +58,5 @@ def stratified_folds(labels: torch.Tensor, most: int, seed: int) -> tuple[Fold, 
 def scale_of(features: torch.Tensor, rows: torch.Tensor) -> InputScale:
     """The head's fixed scaling, measured on some rows of ``(N, d)`` and no others."""
     scale = InputScale(features.shape[1]).to(features.device)
-    scale.measure(features[rows])
+    scale.measure(features[rows].cpu())  # in float64, which not every device has
     return scale
