@@ -17,6 +17,7 @@ from frostline.cli.output import print_summary
 from frostline.data.views import Views
 from frostline.errors import HeadError, RecipeError
 from frostline.features import FeatureProgress
+from frostline.features.choice import choose_engine
 from frostline.fitting import CachePlanned, FeaturesReady, PhaseDone, Planned, Solved, StepDone, Swept
 from frostline.fitting.candidates import Judged, SolvedHead, SteppedHead, best_of, judge
 from frostline.fitting.folds import scale_of, stratified_folds
@@ -377,6 +378,19 @@ def test_a_solved_head_goes_through_fit(tiny, images, head):
     assert finished.audit.trainable_moved
     assert type(model.head).__name__ == "LinearHead"
     assert of_kind(events, EpochDone)[0].train_accuracy > 0.7
+
+
+def test_a_sweep_chooses_the_engine_once_and_the_cut_is_its_own(tiny, images, monkeypatch):
+    chosen = []
+
+    def noted(*given):
+        chosen.append(given)
+        return choose_engine(*given)
+
+    monkeypatch.setattr("frostline.fitting.prepare.choose_engine", noted)
+    _, events = run_fit(tiny, images, sweep=4)
+    assert len(chosen) == 1
+    assert of_kind(events, Planned)[0].cut.way == "backbone"
 
 
 def test_a_sweep_trains_what_it_chose_as_if_it_had_been_named(tiny, images, monkeypatch):

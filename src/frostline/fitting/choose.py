@@ -123,4 +123,4 @@ def choose_head(
         given = replace(given, lr=key.lr, weight_decay=key.weight_decay)
     else:
         given = replace(given, solution=swept.chosen)
-    return given, Ready(sources, images)
+    return given, Ready(parts, prefix, sources, images)

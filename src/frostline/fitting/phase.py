@@ -77,10 +77,23 @@ class Job:
 
 @dataclass(frozen=True, eq=False)
 class Ready:
-    """Features of the job's images that have been computed already, and the images that could be read."""
+    """Features of the job's images that a sweep has computed already.
 
+    Attributes:
+        parts: the split that they are of.
+        prefix: what computed them.
+        sources: the features.
+        images: those that could be read.
+    """
+
+    parts: Split
+    prefix: Prefix
     sources: Sources
     images: Labelled
+
+    def under(self, head: nn.Module) -> tuple[Split, Prefix]:
+        """The split under the head that was chosen, and its prefix."""
+        return replace(self.parts, suffix=head), self.prefix
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +133,7 @@ def run_phase(
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     if resume is not None:
         put_back(tensors, resume.part("start"))
-    parts, prefix = _cut(job, resolved, images)
+    parts, prefix = _cut(job, resolved, images) if ready is None else ready.under(model.head)
     ledger.use(prefix.engine.identity, resumed=resume is not None and "progress" in resume.facts)
     hyper = _hyper(job, phase, resolved)
     yield Planned(phase.name, number + 1, job.phases, resolved, parts.cut, hyper)
