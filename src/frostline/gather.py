@@ -70,7 +70,7 @@ def read_images(recipe: Recipe) -> tuple[Manifest, list[str]]:
 def _backbone(recipe: Recipe, images: dict[str, ImageSet], cache: Path | None, *, offline: bool) -> Backbone:
     """The backbone, opened; where nothing will be run through it, as it was recorded, for opening takes longer than all the rest."""
     views = Views.parse(recipe.augment, recipe.views)
-    if cache is not None and recipe.head_alone and not views.live and not HeadSpec.parse(recipe.head).takes_map:
+    if cache is not None and recipe.head_alone and not views.live and _of_the_backbone(recipe.head):
         sealed = sealed_backbone(recipe.backbone, recipe.weights, cache)
         if sealed is not None:
             on = resolve_device(recipe.device)
@@ -78,6 +78,12 @@ def _backbone(recipe: Recipe, images: dict[str, ImageSet], cache: Path | None, *
             if is_known(subject, images["train"] + images["val"], images["test"], views.cached(recipe.seed), cache, recipe.storage):
                 return sealed
     return open_backbone(recipe.backbone, recipe.weights, replace=recipe.replace_layer, offline=offline)
+
+
+def _of_the_backbone(head: str) -> bool:
+    """Whether a head sits on what the backbone itself gives, which is what is recorded of it."""
+    spec = HeadSpec.parse(head)
+    return not spec.takes_map and spec.at is None
 
 
 def by_split(manifest: Manifest, digests: list[str]) -> dict[str, ImageSet]:

@@ -8,6 +8,7 @@ from torch import nn
 from frostline.backbone.maps import as_feature_map
 from frostline.backbone.network import Backbone
 from frostline.backbone.open import open_backbone
+from frostline.features.depths import up_to
 from frostline.features.shape import feature_shape
 from frostline.freeze.apply import evaluating
 from frostline.heads import FeatureShape, HeadSpec, build_head
@@ -22,8 +23,8 @@ class TransferModel(nn.Module):
 
     Args:
         backbone: an opened backbone, or what :func:`frostline.open_backbone` takes.
-        head: ``linear``, ``ridge``, ``logistic``, ``mlp:WIDTH``, ``conv:CHANNELS`` or ``attention``; its input
-            shape is found by running one image.
+        head: ``linear``, ``ridge``, ``logistic``, ``mlp:WIDTH``, ``conv:CHANNELS`` or ``attention``, the first four also
+            ``...@BLOCK``; its input shape is found by running one image.
         num_classes: number of classes, at least 2.
         seed: of the head's initial weights.
 
@@ -43,6 +44,8 @@ class TransferModel(nn.Module):
         if spec.takes_map:
             with evaluating(opened.body):
                 opened = as_feature_map(opened)
+        if spec.at is not None:
+            opened = up_to(opened, spec.at)
         self.opened = opened
         self.num_classes = num_classes
         self.backbone: nn.Module = opened.body

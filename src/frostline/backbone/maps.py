@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any, cast
 
@@ -29,7 +30,7 @@ def as_feature_map(opened: Backbone) -> Backbone:
         BackboneError: the features are not made of one map (says which shape they have), or the forward pass cannot be read.
     """
     network = opened.body
-    example = _pictures(opened)
+    example = noise_pictures(opened)
     with torch.no_grad():
         given: torch.Tensor = network(example)
     vector = tuple(given.shape[1:])
@@ -47,31 +48,31 @@ def as_feature_map(opened: Backbone) -> Backbone:
         raise BackboneError(f"gives {vector}, not made of one feature map", where=opened.name, advice="use a linear or mlp head")
     traced, node, shape = last
     turned = len(shape) == 3 and len(vector) == 1 and shape[2] == vector[0] != shape[0]
-    return _described(opened, FeatureMap(network, traced, node, turned=turned), shape)
+    return _described(opened, UpTo(network, traced, node, ("permute", (0, 3, 1, 2)) if turned else None), shape)
 
 
-class FeatureMap(nn.Module):
-    """A network's own layers, under their own names, run up to a map.
+class UpTo(nn.Module):
+    """A network's own layers, under their own names, run up to one value of its forward pass; later layers are left out.
 
     Args:
         network: whose layers are taken.
         traced: its forward pass.
-        last: the node that gives the map.
-        turned: whether ``(N, H, W, C)`` is to be turned to ``(N, C, H, W)``.
+        last: the node that gives the value.
+        then: a method of tensors with its arguments, called on the value at the end; None gives it as it is.
     """
 
-    def __init__(self, network: nn.Module, traced: Traced, last: fx.Node, *, turned: bool) -> None:
+    def __init__(self, network: nn.Module, traced: Traced, last: fx.Node, then: tuple[str, tuple[Any, ...]] | None) -> None:
         super().__init__()
         graph, copied = fx.Graph(), dict[fx.Node, fx.Node]()
         for node in traced.graph.nodes:  # in program order and nothing left out: some steps work in place
             copied[node] = graph.node_copy(node, lambda n: copied[n])
             if node is last:
                 break
-        graph.output(graph.call_method("permute", (copied[last], 0, 3, 1, 2)) if turned else copied[last])
+        graph.output(copied[last] if then is None else graph.call_method(then[0], (copied[last], *then[1])))
         used = {str(n.target) for n in graph.nodes if n.op in ("call_module", "get_attr")}
         for name, child in network.named_children():
-            if any(target == name or target.startswith(f"{name}.") for target in used):
-                self.add_module(name, child)
+            if (kept := _used_part(child, name, used)) is not None:
+                self.add_module(name, kept)
         for name, parameter in network.named_parameters(recurse=False):
             if name in used:
                 self.register_parameter(name, parameter)
@@ -83,8 +84,20 @@ class FeatureMap(nn.Module):
         self._code = (graph_module(network, graph, traced.constants),)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Normalised images ``(N, 3, H, W)`` to maps ``(N, C, H, W)`` or tokens ``(N, L, C)``."""
+        """Normalised images ``(N, 3, H, W)`` to the value."""
         return cast("Any", type(self._code[0])).forward(self, images)
+
+
+def _used_part(module: nn.Module, name: str, used: Collection[str]) -> nn.Module | None:
+    """The module, or a copy of it that holds the same layers without those that nothing of ``used`` names; None where none is left."""
+    if name in used or any(f"{name}.{own}" in used for own in (*module._parameters, *module._buffers)):  # pyright: ignore[reportPrivateUsage]
+        return module
+    kept = {leaf: part for leaf, child in module.named_children() if (part := _used_part(child, f"{name}.{leaf}", used)) is not None}
+    if not kept or all(kept.get(leaf) is child for leaf, child in module.named_children()):
+        return module if kept else None
+    part = copy.copy(module)
+    part.__dict__["_modules"] = kept  # a container of the same kind, by which blocks are told
+    return part
 
 
 class _Shapes(fx.Interpreter):
@@ -148,7 +161,7 @@ def _described(opened: Backbone, body: nn.Module, shape: tuple[int, ...]) -> Bac
     return replace(opened, body=body, architecture=f"{opened.architecture} map", first_tokens=first, digest="")
 
 
-def _pictures(opened: Backbone) -> torch.Tensor:
+def noise_pictures(opened: Backbone) -> torch.Tensor:
     """Two pictures of noise: of black ones more might look the same than is."""
     random = torch.randint(0, 256, (2, 3, *opened.preprocess.crop), generator=stream(0, "pictures for the last map"))
     return opened.preprocess.normalise(random.to(torch.uint8))

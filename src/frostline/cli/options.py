@@ -16,7 +16,7 @@ Backbone = Annotated[str | None, typer.Option(help="NAME, timm:NAME, torchvision
 Weights = Annotated[str | None, typer.Option(help="default, random, or a safetensors or state-dict file [default: default]")]
 ReplaceLayer = Annotated[str | None, typer.Option(help="layer of one's own network to drop, such as fc")]
 Unfreeze = Annotated[str | None, typer.Option(help="none, last:N, from:NAME, NAME[,NAME], params:N, norm, bias or all [default: none]")]
-Head = Annotated[str | None, typer.Option(help="linear, ridge, logistic, mlp:WIDTH, conv:CHANNELS or attention [default: linear]")]
+Head = Annotated[str | None, typer.Option(help="linear, ridge, logistic or mlp:WIDTH (@BLOCK: on that block), conv:CHANNELS or attention [default: linear]")]
 Strategy = Annotated[str | None, typer.Option(help="plain, lp-ft or gradual [default: plain]")]
 Epochs = Annotated[int | None, typer.Option(help="passes over the training images, of each phase [default: by rule]")]
 BatchSize = Annotated[int | None, typer.Option(help="images a batch [default: by rule]")]

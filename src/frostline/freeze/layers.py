@@ -118,7 +118,7 @@ def _side_by_side(children: list[tuple[str, nn.Module]]) -> Iterator[tuple[str, 
     while start < len(children):
         stop, kinds = start, list[type]()
         while stop < len(children) and type(child := children[stop][1]) is nn.ModuleList and len(child) == len(children[start][1]):  # pyright: ignore[reportArgumentType]
-            kinds.append(type(child[0]))
+            kinds.append(type(next(iter(child))))
             stop += 1
         if len(kinds) > 1 and len(set(kinds)) == len(kinds):
             lists = [[(f"{n}.{k}", part) for k, part in c.named_children()] for n, c in children[start:stop]]

@@ -153,14 +153,18 @@ class FeatureShape:
 class HeadSpec:
     """A head by name: ``linear``, ``mlp:WIDTH``, ``conv:CHANNELS``, ``attention``, ``ridge`` or ``logistic``.
 
-    The last two are linear heads whose weights are computed, not trained step by step.
+    The last two are linear heads whose weights are computed, not trained step by step. ``linear@blocks.4.2`` sits on what the block
+    ``blocks.4.2`` gives, pooled, instead of the backbone's own features; likewise ``ridge``, ``logistic`` and ``mlp:WIDTH``.
 
     >>> HeadSpec.parse("mlp:512")
-    HeadSpec(kind='mlp', width=512)
+    HeadSpec(kind='mlp', width=512, at=None)
+    >>> HeadSpec.parse("linear@blocks.4.2").at
+    'blocks.4.2'
     """
 
     kind: str
     width: int | None = None
+    at: str | None = None
 
     @property
     def takes_map(self) -> bool:
@@ -179,11 +183,19 @@ class HeadSpec:
         Raises:
             HeadError: another name, or a width that is no whole number of at least 1.
         """
-        kind, colon, value = text.strip().partition(":")
+        what, sign, block = text.strip().partition("@")
+        kind, colon, value = what.partition(":")
+        at = block if sign else None
+        if at is not None and (not at or kind in ("conv", "attention")):
+            raise HeadError(
+                f"{text!r} names no block to sit on" if not at else f"a {kind} head sits on the last feature map only",
+                where="--head",
+                advice="use linear, ridge, logistic or mlp:WIDTH before @BLOCK, for example linear@blocks.4.2",
+            )
         if kind in ("linear", "attention", "ridge", "logistic") and not colon:
-            return HeadSpec(kind)
+            return HeadSpec(kind, None, at)
         if kind in ("mlp", "conv") and value.isdecimal() and int(value) >= 1:
-            return HeadSpec(kind, int(value))
+            return HeadSpec(kind, int(value), at)
         raise HeadError(
             f"no head is called {text!r}",
             where="--head",
@@ -191,4 +203,5 @@ class HeadSpec:
         )
 
     def __str__(self) -> str:
-        return self.kind if self.width is None else f"{self.kind}:{self.width}"
+        what = self.kind if self.width is None else f"{self.kind}:{self.width}"
+        return what if self.at is None else f"{what}@{self.at}"

@@ -1,0 +1,129 @@
+"""A backbone tapped at every block: pooled features of all depths in one pass, and heads that sit on one of them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from frostline import Compute, Finished, FreezePlan, ImageSet, TransferModel, fit, open_backbone
+from frostline.data import ensure_splits, read_data
+from frostline.errors import HeadError
+from frostline.features.depths import END, at_depths, up_to
+from frostline.features.fold import folded
+from frostline.freeze.apply import evaluating
+from frostline.freeze.layers import layers_of
+from frostline.heads import HeadSpec
+
+NETWORKS = ("tf_efficientnet_lite0", "resnet18", "vit_tiny_patch16_224", "convnext_atto", "hrnet_w18_small")
+
+
+def opened(name):
+    return open_backbone(name, "default" if name == "tf_efficientnet_lite0" else "random")
+
+
+def pictures(backbone):
+    return torch.randn(2, 3, *backbone.preprocess.crop, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_each_depth_is_what_hooks_see_pooled(name):
+    backbone = opened(name)
+    depths, images = at_depths(backbone), pictures(backbone)
+    met = {}
+    blocks = {b.modules[-1]: b.name for b in layers_of(backbone.body).blocks}
+
+    def keep(block):
+        return lambda module, given, out: met.__setitem__(block, out.clone() if isinstance(out, torch.Tensor) else None)
+
+    hooks = [backbone.body.get_submodule(m).register_forward_hook(keep(b)) for m, b in blocks.items()]
+    with torch.no_grad(), evaluating(backbone.body):
+        end = backbone.body(images)
+        for hook in hooks:
+            hook.remove()
+        found = dict(zip(depths.names, depths.body(images), strict=True))
+    assert torch.equal(found.pop(END), end)
+    assert len(found) >= 7
+    assert depths.why == ""
+    for block, vector in found.items():
+        wanted = met[block].mean((2, 3)) if met[block].ndim == 4 else met[block].mean(1)
+        assert torch.equal(vector, wanted), block
+
+
+def test_no_layer_is_copied_and_batch_norm_folds():
+    backbone = opened("tf_efficientnet_lite0")
+    depths, images = at_depths(backbone), pictures(backbone)
+    own = {id(p) for p in backbone.body.parameters()}
+    assert {id(p) for p in depths.body.parameters()} == own
+    quick = folded(depths.body)
+    assert quick is not None
+    with torch.no_grad(), evaluating(backbone.body), evaluating(quick):
+        for a, b in zip(quick(images), depths.body(images), strict=True):
+            assert torch.allclose(a, b, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_backbone_up_to_a_block_is_that_depth_without_the_rest(name):
+    backbone = opened(name)
+    depths, images = at_depths(backbone), pictures(backbone)
+    place = len(depths.names) // 2
+    part = up_to(backbone, depths.names[place])
+    with torch.no_grad(), evaluating(backbone.body):
+        assert torch.equal(part.body(images), depths.body(images)[place])
+    whole, left = dict(backbone.body.named_parameters()), dict(part.body.named_parameters())
+    assert 0 < len(left) < len(whole)
+    assert all(whole[n] is p for n, p in left.items())
+    names = [b.name for b in layers_of(backbone.body).blocks]
+    assert [b.name for b in layers_of(part.body).blocks] == names[: names.index(depths.names[place]) + 1]
+
+
+class Undecided(nn.Module):
+    """Its forward pass depends on values."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 5, 3)
+
+    def forward(self, x):
+        x = self.conv(x)
+        return x.relu() if float(x.sum()) > 0 else x.abs()
+
+
+def test_a_network_that_cannot_be_read_is_tapped_at_its_end_and_says_why():
+    backbone = open_backbone(Undecided())
+    depths = at_depths(backbone)
+    assert depths.names == (END,)
+    assert "cannot be read" in depths.why
+    with torch.no_grad(), evaluating(backbone.body):
+        assert torch.equal(depths.body(backbone.example(2))[0], backbone.body(backbone.example(2)).mean((2, 3)))
+    with pytest.raises(HeadError, match="cannot be read"):
+        TransferModel(backbone, "linear@conv")
+
+
+@pytest.mark.parametrize(
+    ("head", "what"),
+    [("linear@blocks.4.9", "did you mean blocks.4"), ("linear@", "names no block"), ("conv:8@blocks.4.2", "last feature map only")],
+)
+def test_heads_on_no_depth_are_refused(head, what):
+    with pytest.raises(HeadError, match=what):
+        TransferModel("tf_efficientnet_lite0", head)
+
+
+@pytest.mark.parametrize("text", ["linear@stem.0", "mlp:16@blocks.1.0", "ridge@a.b"])
+def test_a_spec_is_written_as_it_is_read(text):
+    assert str(HeadSpec.parse(text)) == text
+
+
+@pytest.mark.parametrize("kind", ["linear", "ridge", "mlp:4"])
+def test_a_head_on_a_block_is_trained_with_all_before_it_frozen(tiny, images, tmp_path, kind):
+    listed = ImageSet.of(read_data(images))
+    manifest = ensure_splits(read_data(images), listed.digests, 0)
+    model = TransferModel(tiny(), f"{kind}@stem.0")
+    assert "body.0.weight" not in dict(model.backbone.named_parameters())
+    sets = ImageSet.of(manifest.only("train")), ImageSet.of(manifest.only("val"))
+    compute = Compute(tmp_path)
+    more = {} if kind == "ridge" else {"epochs": 3}
+    finished = next(e for e in fit(model, FreezePlan(), *sets, compute=compute, **more) if isinstance(e, Finished))
+    assert finished.audit.frozen_unchanged
+    assert finished.audit.trainable_moved
+    assert finished.val_logits.shape[1] == model.num_classes
