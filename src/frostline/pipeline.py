@@ -13,7 +13,8 @@ from frostline.data.split import duplicates_across
 from frostline.data.views import Views
 from frostline.errors import PlanError
 from frostline.features import FeatureProgress
-from frostline.fitting import Compute, EpochDone, Event, Finished, PhaseDone, Planned, Resumed, Snapshot, StepDone, Stopped, fit
+from frostline.fitting import Compute, EpochDone, Event, Finished, PhaseDone, Resumed, Snapshot, StepDone, Stopped, fit
+from frostline.fitting.budget import Budget, seconds_of
 from frostline.fitting.events import FeaturesReady
 from frostline.fitting.prepare import Labelled, prefix_of, prepare
 from frostline.freeze import FreezePlan
@@ -68,16 +69,17 @@ def train(
     if resume:
         listen(Resumed(len(journal.phases), len(journal.epochs), journal.passed_over))
     events: list[Event] = []
-    last = False
-    for event in _fit(recipe, at_hand, cache, journal.snapshot):
+    budget = None if recipe.budget is None else Budget(seconds_of(recipe.budget), began - startup, len(at_hand.images["test"]))
+    if budget is not None:
+        budget.begin()
+    for event in _fit(recipe, at_hand, cache, journal.snapshot, budget):
         if not events and not resume:
             begin(out, recipe, identity)
         if not isinstance(event, StepDone | FeatureProgress):
             events.append(event)
         listen(event)
-        last = event.number == event.phases if isinstance(event, Planned) else last
         # Another event follows those three at once; behind the last phase there is nothing to go on with, the run is written.
-        fault = None if isinstance(event, EpochDone | Stopped | Finished) or (last and isinstance(event, PhaseDone)) else stop()
+        fault = None if isinstance(event, EpochDone | Stopped | Finished) or (isinstance(event, PhaseDone) and event.last) else stop()
         journal.note(event, at_once=fault is not None)
         if fault is not None:
             raise fault
@@ -94,7 +96,7 @@ def train(
     return summary
 
 
-def _fit(recipe: Recipe, at_hand: AtHand, cache: Path | None, resume: Snapshot | None) -> Iterator[Event]:
+def _fit(recipe: Recipe, at_hand: AtHand, cache: Path | None, resume: Snapshot | None, budget: Budget | None) -> Iterator[Event]:
     return fit(
         at_hand.model,
         FreezePlan(recipe.unfreeze, recipe.batch_norm),
@@ -111,6 +113,7 @@ def _fit(recipe: Recipe, at_hand: AtHand, cache: Path | None, resume: Snapshot |
         seed=recipe.seed,
         compute=Compute(cache, not recipe.cache, recipe.device, recipe.precision, recipe.engine, recipe.storage),
         sweep=recipe.sweep,
+        budget=budget,
         resume=resume,
     )
 

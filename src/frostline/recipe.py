@@ -26,7 +26,7 @@ class Recipe(BaseModel):
     replace_layer: str | None = None
     unfreeze: str = "none"
     head: str = "linear"
-    strategy: Literal["plain", "lp-ft", "gradual"] = "plain"
+    strategy: Literal["plain", "lp-ft", "gradual", "auto"] = "plain"
     batch_norm: Literal["frozen", "affine", "train"] = "frozen"
     epochs: int | None = Field(default=None, ge=1)
     batch_size: int | None = Field(default=None, ge=1)
@@ -45,6 +45,7 @@ class Recipe(BaseModel):
     l2_sp: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     wise: bool = False
     sweep: int = Field(default=0, ge=0)
+    budget: str | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     engine: Literal["auto", "plain", "eager", "openvino", "compile"] = "auto"
     storage: Literal["fp32", "fp16", "bf16"] = "fp32"

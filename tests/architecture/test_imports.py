@@ -26,6 +26,7 @@ ROOMS = (
     "run",
     "gather",
     "use",
+    "advise",
     "pipeline",
     "classifier",
     "demo",

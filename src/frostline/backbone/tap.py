@@ -212,3 +212,44 @@ def _sums(tensor: torch.Tensor | None) -> tuple[float, ...]:
         return ()
     values = tensor.detach().double() if not tensor.is_complex() else torch.view_as_real(tensor.detach()).double()
     return float(values.sum()), float(values.abs().sum()), float(values.square().sum())
+
+
+@dataclass(eq=False)
+class ChannelStatistics:
+    """Sums over what entered a layer, by channel. Mutable: it grows with every call."""
+
+    count: int = 0
+    total: torch.Tensor | None = None
+    squares: torch.Tensor | None = None
+
+    def add(self, given: torch.Tensor) -> None:
+        """Count ``(N, C, ...)``."""
+        values = given.detach().double().transpose(0, 1).flatten(1)
+        total, squares = values.sum(1).cpu(), values.square().sum(1).cpu()
+        self.count += values.shape[1]
+        self.total = total if self.total is None else self.total + total
+        self.squares = squares if self.squares is None else self.squares + squares
+
+    def moments(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and variance ``(C,)`` of all that was counted; something was."""
+        assert self.total is not None
+        assert self.squares is not None
+        mean = self.total / self.count
+        return mean, (self.squares / self.count - mean.square()).clamp(min=0)
+
+
+@contextlib.contextmanager
+def channel_statistics(network: nn.Module, names: Sequence[str]) -> Iterator[dict[str, ChannelStatistics]]:
+    """While the block runs, sum what enters the named layers by channel; layers that are never run are left out."""
+    found: dict[str, ChannelStatistics] = {}
+
+    def count(name: str, module: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+        del module
+        found.setdefault(name, ChannelStatistics()).add(given[0])
+
+    handles = [network.get_submodule(name).register_forward_pre_hook(functools.partial(count, name)) for name in names]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -16,8 +16,11 @@ Backbone = Annotated[str | None, typer.Option(help="NAME, timm:NAME, torchvision
 Weights = Annotated[str | None, typer.Option(help="default, random, or a safetensors or state-dict file [default: default]")]
 ReplaceLayer = Annotated[str | None, typer.Option(help="layer of one's own network to drop, such as fc")]
 Unfreeze = Annotated[str | None, typer.Option(help="none, last:N, from:NAME, NAME[,NAME], params:N, norm, bias or all [default: none]")]
-Head = Annotated[str | None, typer.Option(help="linear, ridge, logistic or mlp:WIDTH (@BLOCK: on that block), conv:CHANNELS or attention [default: linear]")]
-Strategy = Annotated[str | None, typer.Option(help="plain, lp-ft or gradual [default: plain]")]
+Head = Annotated[
+    str | None,
+    typer.Option(help="linear, ridge, logistic or mlp:WIDTH (@BLOCK: on that block), conv:CHANNELS or attention [default: linear]"),
+]
+Strategy = Annotated[str | None, typer.Option(help="plain, lp-ft, gradual or auto [default: plain]")]
 Epochs = Annotated[int | None, typer.Option(help="passes over the training images, of each phase [default: by rule]")]
 BatchSize = Annotated[int | None, typer.Option(help="images a batch [default: by rule]")]
 Lr = Annotated[float | None, typer.Option(help="peak learning rate of the head [default: by rule]")]
@@ -38,6 +41,7 @@ Wise = Annotated[
 ]
 BatchNorm = Annotated[str | None, typer.Option(help="in frozen layers: frozen, affine or train [default: frozen]")]
 Sweep = Annotated[int | None, typer.Option(help="heads to try at once by cross-validation on the training images, 0 is off [default: 0]")]
+Budget = Annotated[str | None, typer.Option(help="time for all of it, such as 90s or 10m: the best so far is kept")]
 Precision = Annotated[str | None, typer.Option(help="of the frozen layers: auto, fp32 or bf16 [default: auto]")]
 Engine = Annotated[
     str | None,

@@ -55,6 +55,8 @@ def print_summary(summary: Mapping[str, Any]) -> None:
     for what, choice in (("sweep", summary["sweep"]), (summary["head"], summary["solved"])):
         if choice:
             print(f"{what:<12}{_choice(choice)}")
+    for number, step in enumerate(summary["auto"] or [], start=1):
+        print(f"step {number:<7}{step}")
     if summary["val"]:
         chose = "" if summary["test"] else "; it also chose the epoch, no test set was given"
         print(f"validation  {interval(summary['val'])}{chose}")

@@ -49,6 +49,7 @@ def train(
     wise: options.Wise = None,
     batch_norm: options.BatchNorm = None,
     sweep: options.Sweep = None,
+    budget: options.Budget = None,
     precision: options.Precision = None,
     engine: options.Engine = None,
     storage: options.Storage = None,

@@ -99,7 +99,9 @@ def up_to(opened: Backbone, block: str) -> Backbone:
         try:
             nodes, traced = _block_ends(network)
         except CannotTraceError as fault:
-            raise HeadError(f"{opened.name} cannot be cut: its forward pass cannot be read ({fault})", where=f"--head ...@{block}") from fault
+            raise HeadError(
+                f"{opened.name} cannot be cut: its forward pass cannot be read ({fault})", where=f"--head ...@{block}"
+            ) from fault
         example = noise_pictures(opened).to(next(network.parameters()).device)
         shapes = output_shapes(network, [str(n.target) for n in nodes.values()], example[:1])
     known = {name: node for name, node in nodes.items() if _poolable(shapes, node)}

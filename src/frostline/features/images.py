@@ -39,9 +39,12 @@ class ImageSet:
 
     def without(self, digests: Collection[str]) -> ImageSet:
         """The images whose digest is not among ``digests``."""
-        keep = [i for i, d in enumerate(self.digests) if d not in digests]
-        labels = tuple(self.labels[i] for i in keep) if self.labels else ()
-        return ImageSet(tuple(self.paths[i] for i in keep), tuple(self.digests[i] for i in keep), labels)
+        return self.only([i for i, d in enumerate(self.digests) if d not in digests])
+
+    def only(self, rows: Sequence[int]) -> ImageSet:
+        """The images at some places, in that order."""
+        labels = tuple(self.labels[i] for i in rows) if self.labels else ()
+        return ImageSet(tuple(self.paths[i] for i in rows), tuple(self.digests[i] for i in rows), labels)
 
 
 def digest_files(paths: Sequence[Path]) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from frostline.features.extract import Extracted, FeatureProgress
+from frostline.fitting.auto import Gain
 from frostline.fitting.candidates import Judged
 from frostline.fitting.guard import Guards
 from frostline.fitting.hyper import Hyper
@@ -203,8 +204,11 @@ class PhaseDone:
         loss_before: validation loss it started from; None in the first phase and without validation images.
         loss_after: the lowest it reached.
         alpha: share of its own weights where they were mixed with those it started from (WiSE-FT); None where they were not.
+        gain: what it gained on the validation images, where they were judged before it as well.
         audit: the proof.
         seconds: wall time of its training, without the features.
+        last: whether no other phase follows.
+        why: of ``auto``, why it goes on or ends; empty otherwise.
         snapshot: makes a copy of everything it takes to begin the next phase; good until that takes its first step.
     """
 
@@ -215,8 +219,11 @@ class PhaseDone:
     loss_before: float | None
     loss_after: float | None
     alpha: float | None
+    gain: Gain | None
     audit: Audit
     seconds: float
+    last: bool
+    why: str
     snapshot: Callable[[], Snapshot]
 
 
@@ -235,6 +242,7 @@ class Finished:
         val_logits: of the validation images, or None without any.
         val_labels: likewise.
         seconds: wall time of training, without the features.
+        decisions: what ``auto`` decided after each phase, in words.
     """
 
     best_epoch: int
@@ -247,6 +255,7 @@ class Finished:
     val_logits: torch.Tensor | None
     val_labels: torch.Tensor | None
     seconds: float
+    decisions: tuple[str, ...] = ()
 
 
 Event = (

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from frostline._device import resolve_device
 from frostline.data.manifest import Manifest
@@ -11,6 +13,7 @@ from frostline.data.read import read_data
 from frostline.data.views import Views
 from frostline.errors import RecipeError
 from frostline.features.images import ImageSet
+from frostline.fitting.budget import Budget
 from frostline.fitting.choose import check_choice, choose_head
 from frostline.fitting.events import Event, Finished
 from frostline.fitting.forget import FEWEST, forgetting_of, originals
@@ -18,7 +21,7 @@ from frostline.fitting.guard import Guards, overfitting
 from frostline.fitting.hyper import Options
 from frostline.fitting.ledger import Ledger
 from frostline.fitting.loop import logits_of
-from frostline.fitting.phase import Given, Job, Trained, run_phase
+from frostline.fitting.phase import Given, Job, Ready, Trained, run_phase
 from frostline.fitting.phases import Phase, phases_of
 from frostline.fitting.prepare import Compute, Labelled
 from frostline.fitting.snapshot import Snapshot
@@ -45,6 +48,7 @@ def fit(
     seed: int = 0,
     compute: Compute = Compute(),
     sweep: int = 0,
+    budget: Budget | None = None,
     resume: Snapshot | None = None,
 ) -> Iterator[Event]:
     """Train ``model`` under ``plan``; a generator of events, nothing happens until it is iterated.
@@ -54,7 +58,7 @@ def fit(
         plan: what is trained.
         train_images: a folder of class folders, a manifest, or an :class:`ImageSet`.
         val_images: likewise, with the same classes; chooses the epoch that is kept. None keeps the last.
-        strategy: ``plain``, ``lp-ft``, ``gradual``, or phases of one's own.
+        strategy: ``plain``, ``lp-ft``, ``gradual``, ``auto``, or phases of one's own.
         epochs: passes over the training images, of each phase; like the four after it, by default from the documented rule
             (:func:`frostline.fitting.hyper.default_hyper`).
         batch_size: images a batch.
@@ -66,6 +70,7 @@ def fit(
         seed: of the order of images and of everything that is drawn.
         compute: cache, device and precision.
         sweep: heads to try by cross-validation on the training images; the best takes the place of ``model.head``. 0 tries none.
+        budget: the time that there is; what is best when it is up is kept. How far that is depends on the machine.
         resume: go on from a snapshot of the same job; ``model`` is given as it was before that began.
 
     Yields:
@@ -81,31 +86,65 @@ def fit(
     """
     options.check()
     phases = phases_of(strategy, plan, model.backbone)
-    given = Given(epochs, batch_size, lr, backbone_lr, weight_decay, options, views, seed)
+    auto = strategy == "auto"
+    options = _mixed(options, phases, auto=auto, judged=val_images is not None)
+    given = Given(epochs, batch_size, lr, backbone_lr, weight_decay, options, views, seed, auto=auto, budget=budget)
     check_choice(model.head_spec, sweep, phases, given, compute)
-    if options.wise and (len(phases) == 1 or val_images is None):
-        raise _nothing_to_mix()
     device = resolve_device(compute.device)
     model.to(device)
     images = Labelled(_image_set(train_images), None if val_images is None else _image_set(val_images))
-    given, ready = yield from choose_head(model, phases[0], images, given, compute, device, sweep)
+    given, ready = yield from _in_time(choose_head(model, phases[0], images, given, compute, device, sweep), budget)
     plans = [phase.plan.resolve(model) for phase in phases]
     job = Job(model, device, compute, given, len(phases), len(images.train), originals(model, plans))
     ledger = Ledger() if resume is None else Ledger.of(resume.facts["ledger"])
-    trained = None
-    for phase in phases[ledger.phase :]:
-        trained = yield from run_phase(job, phase, images, ledger, resume, ready)
-        images, resume, ready = trained.images, None, None
-    assert trained is not None  # phases_of gives at least one, and a snapshot is taken inside one
+    trained = yield from _run(job, phases, images, ledger, resume, ready)
     yield _finished(job, trained, ledger, plans[ledger.kept])
 
 
-def _nothing_to_mix() -> RecipeError:
-    return RecipeError(
-        "there is nothing to mix with: weights of one phase are mixed with those of the phase before, by validation images",
-        where="--wise",
-        advice="use it with --strategy lp-ft or gradual",
-    )
+def _run(
+    job: Job, phases: Sequence[Phase], images: Labelled, ledger: Ledger, resume: Snapshot | None, ready: Ready | None
+) -> Generator[Event, None, Trained]:
+    """All phases that are left; gives what the last one that was run leaves behind."""
+    trained = None
+    for phase in phases[ledger.phase :]:
+        steps = run_phase(job, phase, images, ledger, resume, ready)
+        trained = yield from (_in_time(steps, job.given.budget) if not ledger.phase else steps)
+        images, resume, ready = trained.images, None, None
+        if ledger.over:
+            break
+    assert trained is not None  # there is at least one phase, and a snapshot is taken inside one
+    return trained
+
+
+_Event = TypeVar("_Event", bound=Event)
+_Given = TypeVar("_Given")
+
+
+def _in_time(steps: Generator[_Event, None, _Given], budget: Budget | None) -> Generator[_Event, None, _Given]:
+    """The same steps; refused where the budget does not even allow the first features."""
+    while True:
+        try:
+            event = next(steps)
+        except StopIteration as end:
+            return end.value
+        if budget is not None:
+            budget.check(event)
+        yield event
+
+
+def _mixed(options: Options, phases: Sequence[Phase], *, auto: bool, judged: bool) -> Options:
+    """The options; ``auto`` mixes weights wherever there are images to judge mixtures by.
+
+    Raises:
+        RecipeError: they were to be mixed, and there is nothing to mix with.
+    """
+    if options.wise and (len(phases) == 1 or not judged):
+        raise RecipeError(
+            "there is nothing to mix with: weights of one phase are mixed with those of the phase before, by validation images",
+            where="--wise",
+            advice="use it with --strategy lp-ft, gradual or auto",
+        )
+    return replace(options, wise=options.wise or (auto and judged))
 
 
 def _finished(job: Job, trained: Trained, ledger: Ledger, resolved: ResolvedPlan) -> Finished:
@@ -133,6 +172,7 @@ def _finished(job: Job, trained: Trained, ledger: Ledger, resolved: ResolvedPlan
         val_logits,
         val_labels,
         ledger.seconds,
+        tuple(ledger.decisions),
     )
 
 

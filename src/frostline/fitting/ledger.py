@@ -25,6 +25,8 @@ class Ledger:
         touched: names of all tensors that any phase so far may have changed.
         changed: frozen tensors that changed all the same; never any.
         still: trainable tensors that did not move.
+        decisions: what ``auto`` decided after each phase, in words.
+        over: whether it decided to end.
     """
 
     phase: int = 0
@@ -37,6 +39,8 @@ class Ledger:
     touched: list[str] = field(default_factory=list[str])
     changed: list[str] = field(default_factory=list[str])
     still: list[str] = field(default_factory=list[str])
+    decisions: list[str] = field(default_factory=list[str])
+    over: bool = False
 
     def facts(self) -> dict[str, Any]:
         """As plain JSON values; ``Ledger(**facts)`` is the reverse. Wall time is left out: it is no part of the state."""
@@ -72,6 +76,11 @@ class Ledger:
         self.changed.extend(proof.changed)
         self.still.extend(proof.still if epochs else ())  # one that diverged in its first epoch may not have made a step
         self.phase += 1
+
+    def decide(self, go_on: bool, why: str) -> None:
+        """``auto`` goes on to the next phase, or ends."""
+        self.decisions.append(why)
+        self.over = not go_on
 
     @property
     def audit(self) -> Audit:

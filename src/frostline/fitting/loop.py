@@ -41,6 +41,7 @@ class Task:
         objective: the loss.
         seed: the order of images and all draws are functions of it, of the phase, epoch and step.
         eval_batch: images a batch of validation.
+        late: whether the time is up.
     """
 
     phase: str
@@ -54,6 +55,7 @@ class Task:
     objective: Objective
     seed: int
     eval_batch: int = 256
+    late: Callable[[], bool] = lambda: False
 
 
 LoopEvent = StepDone | EpochDone | Stopped
@@ -81,6 +83,9 @@ def train(task: Task, optimizer: AdamW, progress: Progress, snapshot: Callable[[
     while progress.epoch < task.hyper.epochs and progress.stale < task.hyper.patience:
         began = time.perf_counter()
         bad_step = yield from _one_epoch(task, optimizer, average, progress, snapshot)
+        if task.late() and (progress.best_epoch or task.number):
+            yield Stopped(task.phase, progress.epoch + 1, "the time is up (--budget)")
+            break
         if bad_step is not None:
             yield _diverged(task, progress, bad_step, optimizer)
             break
@@ -143,6 +148,8 @@ def _one_epoch(
         progress.step = step + 1
         progress.loss_sum += loss * sum(len(part) for part in group) / len(labels)
         progress.right += right
+        if task.late():  # what was trained of the first epoch of all is judged, and kept
+            return None
         yield StepDone(step + 1, len(groups), partial(snapshot, progress))
     return None
 

@@ -66,6 +66,21 @@ def wilson(successes: int, trials: int, z: float = 1.959963984540054) -> tuple[f
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
+def mcnemar(one: int, other: int) -> float:
+    """Probability of a split at least as uneven by chance alone, two-sided: the exact test of McNemar (1947).
+
+    Args:
+        one: images that only the one classifier labels right.
+        other: those that only the other does.
+
+    >>> mcnemar(10, 0)
+    0.001953125
+    """
+    both = one + other
+    tail = sum(math.comb(both, k) for k in range(min(one, other) + 1))
+    return min(1.0, 2 * tail / 2**both)
+
+
 def _calibration_error(confidence: torch.Tensor, right: torch.Tensor, bins: int = 15) -> float:
     index = (confidence * bins).ceil().long().clamp(1, bins) - 1
     gap = torch.zeros(bins, dtype=torch.float64).index_add_(0, index, right.double() - confidence)

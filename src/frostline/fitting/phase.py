@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -14,9 +14,11 @@ from frostline.backbone.tap import recorded_inputs
 from frostline.data.views import Views
 from frostline.features.extract import Prefix
 from frostline.fitting.adamw import AdamW
+from frostline.fitting.auto import Gain, another_step, gain_of
+from frostline.fitting.budget import Budget
 from frostline.fitting.candidates import Judged
 from frostline.fitting.events import Event, PhaseDone, Planned
-from frostline.fitting.forget import changing_names
+from frostline.fitting.forget import HELD_OUT, changing_names
 from frostline.fitting.hyper import Hyper, Options, default_hyper, override
 from frostline.fitting.ledger import Ledger
 from frostline.fitting.loop import Task, logits_of, put_back, train
@@ -26,8 +28,9 @@ from frostline.fitting.phases import Phase
 from frostline.fitting.prepare import Compute, Labelled, Sources, prefix_of, prepare, shortage
 from frostline.fitting.snapshot import Progress, Snapshot, copies
 from frostline.fitting.solved import AT_ONCE, solve_phase
-from frostline.fitting.sources import FeatureRows
+from frostline.fitting.sources import FeatureRows, Source
 from frostline.fitting.wise import interpolate
+from frostline.freeze.apply import evaluating
 from frostline.freeze.audit import audit, fingerprint
 from frostline.freeze.cut import Split, split_resolved, whole
 from frostline.freeze.plan import ResolvedPlan
@@ -38,7 +41,13 @@ from frostline.model import TransferModel
 
 @dataclass(frozen=True)
 class Given:
-    """What a person asked for, or a sweep chose; None where the documented rule decides. See :func:`frostline.fit`."""
+    """What a person asked for, or a sweep chose; None where the documented rule decides. See :func:`frostline.fit`.
+
+    Attributes:
+        solution: of a sweep.
+        auto: whether each phase decides if there is another.
+        budget: the time that there is.
+    """
 
     epochs: int | None
     batch_size: int | None
@@ -49,6 +58,8 @@ class Given:
     views: Views
     seed: int
     solution: Judged | None = None
+    auto: bool = False
+    budget: Budget | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,15 +154,14 @@ def run_phase(
         sources, images = yield from prepare(parts, prefix, images, job.given.views, job.compute, job.given.seed, ledger.epochs)
     else:
         sources, images = ready.sources, ready.images
-    eval_batch = 256 if parts.cut.way == "backbone" else 32
+    eval_batch = _eval_batch(parts)
     if number == 0:
         _measure_scale(model, parts, sources, eval_batch)
     start = {n: tensors[n].detach().clone() for n in ledger.touched}
 
-    named = {n: p for n, p in model.named_parameters() if p.requires_grad}
-    objective = _objective(job, named, sources, number)
     inside = {n: tensors[n] for n in changing}
-    task = Task(phase.name, number, parts.suffix, inside, named, sources.train, sources.val, hyper, objective, job.given.seed, eval_batch)
+    task = _task(job, phase.name, number, parts, sources, hyper, inside, resolved)
+    judged_before = _judged(parts, sources.val, eval_batch)[0] if number and sources.val is not None else None
     optimizer = make_optimizer(model, resolved, hyper, job.given.options.layer_decay)
     progress = Progress()
     if resume is not None and "progress" in resume.facts:
@@ -166,22 +176,68 @@ def run_phase(
         yield from solve_phase(task, model.head, model.head_spec, job.given.solution, progress)
     else:
         yield from train(task, optimizer, progress, partial(_snapshot, ledger.facts(), held, start, optimizer))
-    loss, alpha = progress.best_loss, None
-    diverged = not progress.best_epoch
+    loss, alpha, diverged = progress.best_loss, None, not progress.best_epoch
     if job.given.options.wise and number and sources.val is not None and not diverged:
         alpha, loss = _mix(task, inside, start)
     proof = audit(before, fingerprint(model, resolved))
     proof.check()
+    gain = None if judged_before is None else gain_of(judged_before, *_judged(parts, sources.val, eval_batch))
     kept = not diverged and (ledger.val_loss is None or loss is None or loss < ledger.val_loss)
     if not kept:
         put_back(tensors, start)
     seconds = time.perf_counter() - began
-    loss_before = ledger.val_loss
     ledger.seconds += seconds
+    done = progress.best_epoch, progress.epoch, ledger.val_loss, loss
     ledger.close(kept, progress.best_epoch, progress.epoch, loss, proof)
+    last, why = _decide(job, phase.name, ledger, gain, kept=kept, late=task.late())
     between = partial(_between_phases, ledger.facts(), held)
-    yield PhaseDone(phase.name, kept, progress.best_epoch, progress.epoch, loss_before, loss, alpha, proof, seconds, between)
+    yield PhaseDone(phase.name, kept, *done, alpha, gain, proof, seconds, last, why, between)
     return Trained(parts.suffix, sources, images, eval_batch)
+
+
+def _decide(job: Job, name: str, ledger: Ledger, gain: Gain | None, *, kept: bool, late: bool) -> tuple[bool, str]:
+    """Whether the phase that has ended is the last one, and of ``auto`` why."""
+    if job.given.auto:
+        ledger.decide(*another_step(name, gain, kept=kept))
+    if late and ledger.phase < job.phases and not ledger.over:
+        ledger.decide(False, "nothing more is unfrozen: the time is up (--budget)")
+    return ledger.over or ledger.phase == job.phases, ledger.decisions[-1] if ledger.decisions else ""
+
+
+def _task(
+    job: Job, name: str, number: int, parts: Split, sources: Sources, hyper: Hyper, inside: dict[str, torch.Tensor], resolved: ResolvedPlan
+) -> Task:
+    """What the loop is given; ``inside`` is everything that may change."""
+    named = {n: p for n, p in job.model.named_parameters() if p.requires_grad}
+    objective, size = _objective(job, named, sources, number), _eval_batch(parts)
+    late = _late(job, resolved)
+    return Task(name, number, parts.suffix, inside, named, sources.train, sources.val, hyper, objective, job.given.seed, size, late)
+
+
+def _judged(parts: Split, val: Source | None, eval_batch: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits and labels of the validation images; there are some."""
+    assert val is not None
+    return logits_of(parts.suffix, val, eval_batch), val.labels.cpu()
+
+
+def _eval_batch(parts: Split) -> int:
+    return 256 if parts.cut.way == "backbone" else 32
+
+
+def _late(job: Job, resolved: ResolvedPlan) -> Callable[[], bool]:
+    """Whether the time is up, with what is to be done after training left over."""
+    budget = job.given.budget
+    if budget is None:
+        return lambda: False
+    reserve = 0.0
+    if resolved.backbone_trained:  # the network itself is run on the images that come after
+        example = job.model.example(4)
+        with evaluating(job.model), torch.no_grad():
+            job.model(example)
+            began = time.perf_counter()
+            job.model(example)
+        reserve = (time.perf_counter() - began) / len(example) * (budget.after + 2 * HELD_OUT)
+    return partial(budget.over, reserve)
 
 
 def _cut(job: Job, resolved: ResolvedPlan, images: Labelled) -> tuple[Split, Prefix]:

@@ -13,7 +13,7 @@ from frostline.freeze.layers import Layers, layers_of
 from frostline.freeze.plan import FreezePlan
 from frostline.freeze.select import Everything, FromModule, LastBlocks, Nothing, parse_selector
 
-STRATEGIES = ("plain", "lp-ft", "gradual")
+STRATEGIES = ("plain", "lp-ft", "gradual", "auto")
 MOST_STEPS = 4
 """Phases that ``gradual`` makes, at most, after the head's own."""
 
@@ -42,7 +42,9 @@ def phases_of(strategy: str | Sequence[Phase], plan: FreezePlan, backbone: nn.Mo
 
     ``plain`` is one phase. ``lp-ft`` trains the head on the frozen backbone first (linear probe) and then what the plan names,
     or all where it names nothing, from there (Kumar 2022). ``gradual`` trains the head, then unfreezes blocks from the end,
-    in at most four steps, down to what the plan names, or the last three where it names nothing (Howard 2018).
+    in at most four steps, down to what the plan names, or the last three where it names nothing (Howard 2018). ``auto`` has the
+    phases that may come: the head, then the last 2, 4, 8 ... blocks, down to what the plan names, or all; each is run only if the
+    one before it helped (:mod:`frostline.fitting.auto`).
 
     Args:
         strategy: a name, or phases of one's own.
@@ -60,6 +62,12 @@ def phases_of(strategy: str | Sequence[Phase], plan: FreezePlan, backbone: nn.Mo
     nothing = isinstance(parse_selector(plan.unfreeze), Nothing)
     if strategy == "lp-ft":
         return (head, Phase("fine-tune", replace(plan, unfreeze="all") if nothing else plan))
+    if strategy == "auto":
+        layers = layers_of(backbone)
+        count = len(layers.blocks) if nothing else _blocks(plan.unfreeze, layers)
+        steps = [2**k for k in range(1, count.bit_length()) if 2**k < count]
+        plans = [f"last:{n}" for n in steps] + ["all" if nothing else plan.unfreeze]
+        return (head, *(Phase(f"unfreeze {text}", replace(plan, unfreeze=text)) for text in plans))
     if strategy == "gradual":
         layers = layers_of(backbone)
         count = min(3, len(layers.blocks)) if nothing else _blocks(plan.unfreeze, layers)
@@ -86,7 +94,7 @@ def _blocks(unfreeze: str, layers: Layers) -> int:
         chosen = set(selector.select(layers))
         return sum(any(p in chosen for p in block.parameters) for block in layers.blocks)
     raise PlanError(
-        f"gradual unfreezes whole blocks from the end, {unfreeze!r} is something else",
+        f"gradual and auto unfreeze whole blocks from the end, {unfreeze!r} is something else",
         where="--unfreeze",
         advice="use last:N, from:NAME or all, or another --strategy",
     )

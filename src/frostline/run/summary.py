@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,7 @@ def summarise(
         "guards": _guards(finished),
         "warnings": finished.guards.warnings(),
         "notes": list(manifest.notes),
+        "auto": list(finished.decisions) or None,
         "audit": _audit(finished),
     }
 
@@ -164,6 +165,7 @@ def phase_json(done: PhaseDone, planned: Planned) -> dict[str, Any]:
         "val_loss_before": done.loss_before,
         "val_loss_after": done.loss_after,
         "alpha": done.alpha,
+        "gain": None if done.gain is None else asdict(done.gain),
     }
 
 

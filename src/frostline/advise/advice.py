@@ -1,0 +1,202 @@
+"""The way of an advice, in order: images, backbones, evidence, cost, recommendation."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from frostline._device import resolve_device
+from frostline.advise.cost import Cost, Speeds, cost_of, measured_step, module_speed
+from frostline.advise.evidence import AtDepth, Evidence, gather_evidence, some_images
+from frostline.advise.probes import Held
+from frostline.advise.recommend import Candidate, Recommendation, recommend
+from frostline.backbone import Backbone, open_backbone
+from frostline.backbone.tap import output_shapes
+from frostline.features.choice import FEWEST
+from frostline.features.depths import END
+from frostline.features.images import ImageSet
+from frostline.features.pixels import full_batches, pixel_batches
+from frostline.fitting.events import Event
+from frostline.fitting.prepare import Compute
+from frostline.freeze.apply import evaluating
+from frostline.freeze.layers import layers_of
+from frostline.freeze.plan import FreezePlan
+from frostline.gather import by_split, read_images
+from frostline.model import TransferModel
+from frostline.recipe import Recipe
+
+
+@dataclass(frozen=True, eq=False)
+class Advice:
+    """What to freeze, with everything that speaks for it.
+
+    Attributes:
+        recommendation: the pick and all candidates.
+        evidences: one a backbone, in the order they were asked for.
+        seconds: wall time of it all.
+    """
+
+    recommendation: Recommendation
+    evidences: tuple[Evidence, ...]
+    seconds: float
+
+
+def advise(
+    recipe: Recipe,
+    backbones: Sequence[str] = (),
+    *,
+    cache: Path | None,
+    listen: Callable[[Event], None] = lambda _: None,
+    offline: bool = False,
+) -> Advice:
+    """Measure, then recommend what to freeze; nothing is trained but heads on features.
+
+    Args:
+        recipe: its images, weights, seed and settings of features are used; what it says about training is not.
+        backbones: to compare; the recipe's alone where there are none.
+        cache: folder of the feature cache; None keeps no features on disk.
+        listen: called with every event, for progress.
+        offline: fetch nothing.
+
+    Raises:
+        FrostlineError: images or backbones cannot be had, or a class has one image only.
+    """
+    began = time.perf_counter()
+    manifest, digests = read_images(recipe)
+    images = by_split(manifest, digests)
+    everything, counts = images["train"] + images["val"], (len(images["train"]), len(images["val"]))
+    device = resolve_device(recipe.device)
+    compute = Compute(cache, False, recipe.device, recipe.precision, recipe.engine, recipe.storage)
+    evidences: list[Evidence] = []
+    candidates: list[Candidate] = []
+    for name in backbones or [recipe.backbone]:
+        opened = open_backbone(name, recipe.weights, replace=recipe.replace_layer, offline=offline)
+        opened.body.to(device)
+        evidence = gather_evidence(opened, everything, len(manifest.classes), compute, device, recipe.seed, listen)
+        evidences.append(evidence)
+        candidates += _candidates(opened, evidence, everything, counts, device)
+    return Advice(recommend(candidates, evidences), tuple(evidences), time.perf_counter() - began)
+
+
+def _candidates(
+    opened: Backbone, evidence: Evidence, images: ImageSet, counts: tuple[int, int], device: torch.device
+) -> Iterator[Candidate]:
+    few = some_images(opened, images, device)
+    model = TransferModel(opened, "linear", evidence.classes)
+    speeds = _speeds(opened, evidence, images, few)
+    resident = _peak()
+    crossing = _crossing_bytes(opened, few)
+
+    def cost(unfreeze: str, *, probe: bool) -> Cost:
+        step = measured_step(model, unfreeze, few, speeds)
+        at_cut = crossing.get(unfreeze, 0)
+        return cost_of(step, speeds, counts, evidence.end.channels, at_cut, resident, probe=probe)
+
+    frozen = cost("none", probe=False)
+    yield Candidate(evidence.backbone, "none", "plain", "linear", evidence.end.ridge, frozen)
+    if evidence.best.name != END:
+        yield Candidate(evidence.backbone, "none", "plain", f"linear@{evidence.best.name}", evidence.best.ridge, frozen)
+    for unfreeze, held in evidence.reaches.items():
+        yield Candidate(evidence.backbone, unfreeze, "lp-ft", "linear", held, cost(unfreeze, probe=True))
+    if "all" in evidence.reaches and layers_of(model.backbone).norms:
+        yield Candidate(evidence.backbone, "norm", "lp-ft", "linear", evidence.reaches["all"], cost("norm", probe=True))
+    FreezePlan("none").apply(model)
+
+
+def _speeds(opened: Backbone, evidence: Evidence, images: ImageSet, few: torch.Tensor) -> Speeds:
+    module, shares = module_speed(opened.body, few)
+    began = time.perf_counter()
+    some = images.paths[: 2 * len(few)]
+    count = sum(len(batch) for batch in pixel_batches(some, opened.preprocess, full_batches(len(some))))
+    decode = count / (time.perf_counter() - began)
+    engine = evidence.engine.images_per_second
+    # Choosing an engine opens, converts and verifies one: what the job has just spent on it is not known where it was remembered.
+    prepare = 12 * module * 8 if len(images) >= FEWEST else 0.0
+    return Speeds(decode, 1 / module if engine is None else engine, module, shares, prepare)
+
+
+def _crossing_bytes(opened: Backbone, few: torch.Tensor) -> dict[str, int]:
+    """Bytes an image that cross a cut before the last N blocks, by selector: what the block before gives."""
+    blocks = layers_of(opened.body).blocks
+    with evaluating(opened.body):
+        shapes = output_shapes(opened.body, [b.modules[-1] for b in blocks], few[:1])
+    sizes = [4 * int(torch.Size(shapes.get(b.modules[-1], ())).numel()) for b in blocks]
+    return {f"last:{n}": sizes[-n - 1] for n in range(1, len(blocks))}
+
+
+def _peak() -> int:
+    """Bytes of memory this process has taken at most so far."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else 1024 * most
+
+
+def advice_json(advice: Advice) -> dict[str, Any]:
+    """As plain JSON values; keys are the contract of ``advise --json``."""
+    pick, second = advice.recommendation.pick, advice.recommendation.runner_up
+    return {
+        "recommended": _plan_json(pick),
+        "runner_up": None if second is None else _plan_json(second),
+        "candidates": [_candidate_json(c) for c in advice.recommendation.ranked],
+        "evidence": {e.backbone: _evidence_json(e) for e in advice.evidences},
+        "why": advice.recommendation.why,
+        "seconds": advice.seconds,
+    }
+
+
+def _plan_json(candidate: Candidate) -> dict[str, Any]:
+    return {n: getattr(candidate, n) for n in ("backbone", "unfreeze", "strategy", "head")}
+
+
+def _candidate_json(candidate: Candidate) -> dict[str, Any]:
+    cost = candidate.cost
+    return {
+        **_plan_json(candidate),
+        "val_accuracy": candidate.held.accuracy,
+        "interval": list(candidate.held.interval),
+        "seconds": cost.seconds,
+        "seconds_interval": list(cost.interval),
+        "peak_memory_bytes": cost.peak_memory,
+        "cache_bytes": cost.cache,
+    }
+
+
+def _held_json(held: Held) -> dict[str, Any]:
+    return {"accuracy": held.accuracy, "interval": list(held.interval), "log_loss": held.log_loss}
+
+
+def _depth_json(depth: AtDepth) -> dict[str, Any]:
+    return {
+        "name": depth.name,
+        "channels": depth.channels,
+        "ridge": _held_json(depth.ridge),
+        "logistic": _held_json(depth.logistic),
+        "neighbours": depth.neighbours.accuracy,
+        "logme": depth.logme,
+        "h_score": depth.h_score,
+    }
+
+
+def _evidence_json(evidence: Evidence) -> dict[str, Any]:
+    unlike = evidence.unlikeness
+    return {
+        "images": evidence.images,
+        "of": evidence.of,
+        "classes": evidence.classes,
+        "fewest_of_a_class": evidence.fewest,
+        "majority": evidence.majority,
+        "folds": evidence.folds,
+        "depths": [_depth_json(d) for d in evidence.depths],
+        "from_cut_to_end": {n: _held_json(h) for n, h in evidence.reaches.items()},
+        "learning_curve": [{"n": n, **_held_json(h)} for n, h in evidence.curve],
+        "unlikeness": {n: getattr(unlike, n) for n in ("images", "shift", "spread", "confidence", "classifier")},
+        "engine": evidence.engine.facts(),
+        "depth_unknown": evidence.why,
+        "seconds": {"features": evidence.seconds[0], "probes": evidence.seconds[1]},
+    }

@@ -1,0 +1,222 @@
+"""Gather the evidence: one pass of the tapped backbone over the images, and everything that is computed from what it gave."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from frostline._rng import stream
+from frostline.advise.probes import Held, learning_curve, logistic_probe, neighbours_probe, ridge_probe, together
+from frostline.advise.transferability import logme, shrunk_h_score
+from frostline.advise.unlikeness import Unlikeness, unlikeness_of
+from frostline.backbone.network import Backbone
+from frostline.data.views import Views
+from frostline.errors import DecodeError
+from frostline.features.depths import END, Depths, at_depths
+from frostline.features.engine import Engine
+from frostline.features.images import ImageSet
+from frostline.features.pixels import full_batches, pixel_batches
+from frostline.fitting.events import Event
+from frostline.fitting.folds import Fold, stratified_folds
+from frostline.fitting.prepare import Compute, Labelled, prefix_of, prepare
+from frostline.fitting.sources import FeatureRows
+from frostline.freeze.cut import Cut, Split
+from frostline.freeze.layers import layers_of
+
+SAMPLE = 1000
+"""Images that evidence is taken from, at most: half a point is seen with that many, and no matrix grows beyond them."""
+FOLDS = 5
+LOOKED_AT = 64
+"""Images that are compared with what the backbone was trained on, and that speeds are measured with, at most."""
+REACHES = (1, 2, 4, 8)
+"""Numbers of last blocks that unfreezing is predicted for, besides all of them."""
+
+
+@dataclass(frozen=True, eq=False)
+class AtDepth:
+    """What is known of one depth.
+
+    Attributes:
+        name: of the block, or :data:`frostline.features.depths.END`.
+        channels: length of its pooled features.
+        ridge: a ridge on them.
+        logistic: a logistic regression on them.
+        neighbours: the nearest neighbours by them.
+        logme: see :func:`frostline.advise.transferability.logme`.
+        h_score: see :func:`frostline.advise.transferability.shrunk_h_score`.
+    """
+
+    name: str
+    channels: int
+    ridge: Held
+    logistic: Held
+    neighbours: Held
+    logme: float
+    h_score: float
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """Everything that was measured on the images for one backbone.
+
+    Attributes:
+        backbone: its name.
+        images: how many were looked at.
+        of: how many there are to train on and judge by.
+        classes: number of classes.
+        fewest: images of the smallest class.
+        majority: share of the largest class.
+        folds: of cross-validation.
+        depths: in forward order.
+        reaches: by the selector that unfreezes from there (``last:2``, ``all``): a ridge on the features of all depths from the cut to
+            the end.
+        curve: ridge at the end, by number of training images.
+        unlikeness: how new the images are to the backbone.
+        engine: what ran the backbone.
+        why: in words, why nothing is known about depth; empty otherwise.
+        seconds: of the pass, and of the rest.
+    """
+
+    backbone: str
+    images: int
+    of: int
+    classes: int
+    fewest: int
+    majority: float
+    folds: int
+    depths: tuple[AtDepth, ...]
+    reaches: dict[str, Held]
+    curve: tuple[tuple[int, Held], ...]
+    unlikeness: Unlikeness
+    engine: Engine
+    why: str
+    seconds: tuple[float, float]
+
+    @property
+    def end(self) -> AtDepth:
+        """The backbone's own features."""
+        return self.depths[-1]
+
+    @property
+    def best(self) -> AtDepth:
+        """The depth with the most accurate ridge; of equals the later one."""
+        return max(reversed(self.depths), key=lambda d: d.ridge.accuracy)
+
+
+def gather_evidence(
+    opened: Backbone, images: ImageSet, classes: int, compute: Compute, device: torch.device, seed: int, listen: Callable[[Event], None]
+) -> Evidence:
+    """Run the backbone over the images and examine what it gives at every depth.
+
+    Args:
+        opened: the backbone, on ``device``.
+        images: to train on and to judge by, together; never those of a test.
+        classes: number of classes.
+        compute: cache, engine and precision.
+        device: where to run.
+        seed: of the sample and the folds.
+        listen: called with the events of feature extraction.
+
+    Raises:
+        DataError: nothing that can be read is left.
+        RecipeError: a class has one image only.
+    """
+    began = time.perf_counter()
+    sample = sampled(images, SAMPLE, seed)
+    depths = at_depths(opened)
+    cut = Cut("depths", "graph", "every block is tapped", depths.layout.bytes)
+    parts = Split(depths.body, nn.Identity(), cut, depths.layout, depths.code)
+    labelled = Labelled(sample, None)
+    prefix = prefix_of(parts, opened, labelled, compute, device)
+    steps = prepare(parts, prefix, labelled, Views(), compute, seed)
+    while True:
+        try:
+            listen(next(steps))
+        except StopIteration as end:
+            sources, labelled = end.value
+            break
+    assert isinstance(sources.train, FeatureRows)
+    rows = sources.train.views[0]
+    features = depths.layout.unpack(rows if isinstance(rows, torch.Tensor) else rows[torch.arange(len(rows))])
+    passed = time.perf_counter()
+    labels = torch.tensor(labelled.train.labels)
+    folds = stratified_folds(labels, FOLDS, seed)
+    counts = torch.bincount(labels, minlength=classes)
+    examined = tuple(_at(name, f, labels, classes, folds) for name, f in zip(depths.names, features, strict=True))
+    return Evidence(
+        opened.name,
+        len(labels),
+        len(images),
+        classes,
+        int(counts.min()),
+        float(counts.max() / counts.sum()),
+        len(folds),
+        examined,
+        _reaches(opened, depths, features, labels, classes, folds),
+        learning_curve(features[-1], labels, classes, folds, seed),
+        unlikeness_of(opened, some_images(opened, labelled.train, device)),
+        prefix.engine,
+        depths.why,
+        (passed - began, time.perf_counter() - passed),
+    )
+
+
+def sampled(images: ImageSet, most: int, seed: int) -> ImageSet:
+    """At most so many images, every class at its share and with two images at least, in their order."""
+    if len(images) <= most:
+        return images
+    labels = torch.tensor(images.labels)
+    kept: list[int] = []
+    for name in labels.unique().tolist():
+        own = (labels == name).nonzero()[:, 0]
+        order = torch.randperm(len(own), generator=stream(seed, "evidence", name))
+        kept += own[order[: max(2, round(most * len(own) / len(images)))]].tolist()
+    return images.only(sorted(kept))
+
+
+def some_images(opened: Backbone, images: ImageSet, device: torch.device) -> torch.Tensor:
+    """Up to :data:`LOOKED_AT` images, spread over all: normalised ``(n, 3, H, W)``."""
+    count = min(LOOKED_AT, len(images))
+    paths: list[Path] = [images.paths[i * len(images) // count] for i in range(count)]
+    found = [p for batch in pixel_batches(paths, opened.preprocess, full_batches(count)) for p in batch if not isinstance(p, DecodeError)]
+    return opened.preprocess.normalise(torch.stack(found).to(device))
+
+
+def _at(name: str, features: torch.Tensor, labels: torch.Tensor, classes: int, folds: Sequence[Fold]) -> AtDepth:
+    return AtDepth(
+        name,
+        features.shape[1],
+        ridge_probe(features, labels, classes, folds),
+        logistic_probe(features, labels, classes, folds),
+        neighbours_probe(features, labels, classes, folds),
+        logme(features, labels, classes),
+        shrunk_h_score(features, labels),
+    )
+
+
+def reach_of(opened: Backbone, depths: Depths) -> dict[str, int]:
+    """For each selector that is examined, the first depth that crosses its cut: an index into ``depths.names``; nothing for those whose
+    cut is not tapped."""
+    blocks = [b.name for b in layers_of(opened.body).blocks]
+    found: dict[str, int] = {}
+    for count in REACHES:
+        before = blocks[: len(blocks) - count]
+        if before and before[-1] in depths.names:
+            found[f"last:{count}"] = depths.names.index(before[-1])
+    if len(depths.names) > 1:
+        found["all"] = 0
+    return found
+
+
+def _reaches(
+    opened: Backbone, depths: Depths, features: Sequence[torch.Tensor], labels: torch.Tensor, classes: int, folds: Sequence[Fold]
+) -> dict[str, Held]:
+    assert depths.names[-1] == END
+    return {
+        selector: ridge_probe(together(features[first:]), labels, classes, folds) for selector, first in reach_of(opened, depths).items()
+    }

@@ -1,0 +1,84 @@
+"""Time that a training may take: read from a person's words, and kept to."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass
+
+from frostline.errors import RecipeError
+from frostline.features.extract import FeatureProgress
+from frostline.fitting.events import CachePlanned, Event
+
+_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+WRITING = 0.3
+"""Seconds kept for writing the run."""
+
+
+def seconds_of(text: str) -> float:
+    """``90``, ``90s``, ``1.5m`` or ``2h`` as seconds.
+
+    Raises:
+        RecipeError: something else, or nothing at all.
+
+    >>> seconds_of("1.5m")
+    90.0
+    """
+    met = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|m|min|h)?\s*", text)
+    if met is None or float(met[1]) == 0:
+        raise RecipeError(f"{text!r} is no length of time", where="--budget", advice="use for example 90s, 10m or 2h")
+    return float(met[1]) * _UNITS[met[2] or ""]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A deadline.
+
+    Attributes:
+        seconds: how long the process may take.
+        started: when it began, by :func:`time.perf_counter`.
+        after: images that are run through the whole network once training is done: a test, and what forgetting is measured on.
+    """
+
+    seconds: float
+    started: float
+    after: int = 0
+
+    @property
+    def spent(self) -> float:
+        """Seconds since the start."""
+        return time.perf_counter() - self.started
+
+    def over(self, reserve: float = 0.0) -> bool:
+        """Whether training has to end now, to leave ``reserve`` seconds and those that writing takes."""
+        return self.spent + reserve + WRITING >= self.seconds
+
+    def check(self, event: Event) -> None:
+        """Refuse to go on where not even the features will be there in time; what was computed stays cached.
+
+        Raises:
+            RecipeError: says what there would be time for.
+        """
+        if isinstance(event, CachePlanned) and event.seconds is not None:
+            needed = self.spent + event.seconds + WRITING + 0.5
+            if needed > self.seconds:
+                raise self._refusal(f"the features of {event.images} images take about {event.seconds:.0f} s more", needed)
+        if isinstance(event, FeatureProgress) and event.done < event.total and self.over():
+            needed = self.spent * event.total / max(1, event.done) + WRITING + 0.5
+            raise self._refusal(f"the features of {event.done} of {event.total} images are there, and stay cached", needed)
+
+    def begin(self) -> None:
+        """Refuse to begin where the time is up already.
+
+        Raises:
+            RecipeError: says what there would be time for.
+        """
+        if self.over():
+            raise self._refusal("the backbone has been opened, no image was looked at", 2 * self.spent + 2)
+
+    def _refusal(self, what: str, needed: float) -> RecipeError:
+        return RecipeError(
+            f"{self.seconds:g} s are not enough: {self.spent:.1f} s are gone, {what}",
+            where="--budget",
+            advice=f"a head on the frozen backbone needs about {needed:.0f} s in all, and every unfrozen layer more",
+        )
