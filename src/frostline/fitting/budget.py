@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from frostline.errors import RecipeError
 from frostline.features.extract import FeatureProgress
 from frostline.fitting.events import CachePlanned, Event
+from frostline.fitting.forget import HELD_OUT
+from frostline.fitting.wise import SHARES
 
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
-WRITING = 0.3
-"""Seconds kept for writing the run."""
+MIXTURES = len(SHARES)
+WRITING = 0.8
+"""Seconds kept for writing the run, and for the interpreter, which began before anybody counted."""
 
 
 def seconds_of(text: str) -> float:
@@ -82,3 +85,51 @@ class Budget:
             where="--budget",
             advice=f"a head on the frozen backbone needs about {needed:.0f} s in all, and every unfrozen layer more",
         )
+
+
+class Clock:
+    """The watch of one phase, against the budget.
+
+    Args:
+        budget: None is never over.
+    """
+
+    def __init__(self, budget: Budget | None) -> None:
+        self._budget, self._began = budget, time.perf_counter()
+        self._waited = self._epoch = self._reserve = 0.0
+        self._trains = self._began
+
+    def features_ready(self) -> None:
+        """What the phase is trained on is there."""
+        self._waited = time.perf_counter() - self._began
+
+    def judged(self, network: float, times: float) -> None:
+        """The validation images have been judged once: what comes after training can be told.
+
+        Args:
+            network: seconds an image of the network itself, where it is trained.
+            times: training images for each validation image; 0 where none were judged.
+        """
+        judging = time.perf_counter() - self._began - self._waited
+        if self._budget is not None and times:
+            self._reserve = network * (self._budget.after + 2 * HELD_OUT) + judging * (MIXTURES + 1 + times)
+
+    def training(self) -> None:
+        """The first step is about to be taken."""
+        self._trains = time.perf_counter()
+
+    def trained(self, epochs: int) -> float:
+        """Seconds since then; so many epochs were run."""
+        seconds = time.perf_counter() - self._trains
+        self._epoch = seconds / max(1, epochs)
+        return seconds
+
+    def late(self) -> bool:
+        """Whether training has to end now."""
+        return self._budget is not None and self._budget.over(self._reserve)
+
+    def too_late_for_another(self) -> bool:
+        """Whether there is no time for the features of another phase and two of its epochs, if it is like this one, or twice as dear."""
+        if self._budget is None:
+            return False
+        return self._budget.over(self._reserve + self._waited + 4 * self._epoch)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -15,10 +15,10 @@ from frostline.data.views import Views
 from frostline.features.extract import Prefix
 from frostline.fitting.adamw import AdamW
 from frostline.fitting.auto import Gain, another_step, gain_of
-from frostline.fitting.budget import Budget
+from frostline.fitting.budget import Budget, Clock
 from frostline.fitting.candidates import Judged
 from frostline.fitting.events import Event, PhaseDone, Planned
-from frostline.fitting.forget import HELD_OUT, changing_names
+from frostline.fitting.forget import changing_names
 from frostline.fitting.hyper import Hyper, Options, default_hyper, override
 from frostline.fitting.ledger import Ledger
 from frostline.fitting.loop import Task, logits_of, put_back, train
@@ -137,7 +137,7 @@ def run_phase(
         resume: a snapshot taken in this phase, or right before it, to go on from.
         ready: features that a sweep has computed for the same cut, or None.
     """
-    model, number = job.model, ledger.phase
+    model, number, clock = job.model, ledger.phase, Clock(job.given.budget)
     resolved = phase.plan.apply(model)
     changing = changing_names(model, resolved)
     ledger.touch(changing)
@@ -160,17 +160,14 @@ def run_phase(
     start = {n: tensors[n].detach().clone() for n in ledger.touched}
 
     inside = {n: tensors[n] for n in changing}
-    task = _task(job, phase.name, number, parts, sources, hyper, inside, resolved)
+    clock.features_ready()
     judged_before = _judged(parts, sources.val, eval_batch)[0] if number and sources.val is not None else None
+    clock.judged(_seconds_an_image(job, resolved), 0 if judged_before is None else len(sources.train.labels) / len(judged_before))
+    task = _task(job, phase.name, number, parts, sources, hyper, inside, clock)
     optimizer = make_optimizer(model, resolved, hyper, job.given.options.layer_decay)
-    progress = Progress()
-    if resume is not None and "progress" in resume.facts:
-        put_back(tensors, resume.part("model"))
-        load_state_by_name(optimizer, resume.part("optimizer"))
-        on_device = {k: {n: t.to(job.device) for n, t in resume.part(k).items()} for k in ("best", "average")}
-        progress = Progress.of(resume.facts["progress"], on_device["best"], on_device["average"])
+    progress = _progress(job, resume, tensors, optimizer)
 
-    began = time.perf_counter()
+    clock.training()
     held = {n: tensors[n] for n in ledger.touched}
     if model.head_spec.solved and isinstance(model.head, LinearHead):
         yield from solve_phase(task, model.head, model.head_spec, job.given.solution, progress)
@@ -185,32 +182,43 @@ def run_phase(
     kept = not diverged and (ledger.val_loss is None or loss is None or loss < ledger.val_loss)
     if not kept:
         put_back(tensors, start)
-    seconds = time.perf_counter() - began
+    seconds = clock.trained(progress.epoch)
     ledger.seconds += seconds
     done = progress.best_epoch, progress.epoch, ledger.val_loss, loss
     ledger.close(kept, progress.best_epoch, progress.epoch, loss, proof)
-    last, why = _decide(job, phase.name, ledger, gain, kept=kept, late=task.late())
+    last, why = _decide(job, phase.name, ledger, gain, kept=kept, late=clock.too_late_for_another())
     between = partial(_between_phases, ledger.facts(), held)
     yield PhaseDone(phase.name, kept, *done, alpha, gain, proof, seconds, last, why, between)
     return Trained(parts.suffix, sources, images, eval_batch)
 
 
+def _progress(job: Job, resume: Snapshot | None, tensors: dict[str, torch.Tensor], optimizer: AdamW) -> Progress:
+    """Where the phase stands: at its beginning, or where it was interrupted; weights and optimizer are put back."""
+    if resume is None or "progress" not in resume.facts:
+        return Progress()
+    put_back(tensors, resume.part("model"))
+    load_state_by_name(optimizer, resume.part("optimizer"))
+    on_device = {k: {n: t.to(job.device) for n, t in resume.part(k).items()} for k in ("best", "average")}
+    return Progress.of(resume.facts["progress"], on_device["best"], on_device["average"])
+
+
 def _decide(job: Job, name: str, ledger: Ledger, gain: Gain | None, *, kept: bool, late: bool) -> tuple[bool, str]:
     """Whether the phase that has ended is the last one, and of ``auto`` why."""
-    if job.given.auto:
-        ledger.decide(*another_step(name, gain, kept=kept))
-    if late and ledger.phase < job.phases and not ledger.over:
-        ledger.decide(False, "nothing more is unfrozen: the time is up (--budget)")
+    go_on, why = another_step(name, gain, kept=kept) if job.given.auto else (True, name)
+    if late and ledger.phase < job.phases:
+        go_on, why = False, f"{why}; nothing more is unfrozen for want of time (--budget)"
+    if job.given.auto or not go_on:
+        ledger.decide(go_on, why)
     return ledger.over or ledger.phase == job.phases, ledger.decisions[-1] if ledger.decisions else ""
 
 
 def _task(
-    job: Job, name: str, number: int, parts: Split, sources: Sources, hyper: Hyper, inside: dict[str, torch.Tensor], resolved: ResolvedPlan
+    job: Job, name: str, number: int, parts: Split, sources: Sources, hyper: Hyper, inside: dict[str, torch.Tensor], clock: Clock
 ) -> Task:
     """What the loop is given; ``inside`` is everything that may change."""
     named = {n: p for n, p in job.model.named_parameters() if p.requires_grad}
     objective, size = _objective(job, named, sources, number), _eval_batch(parts)
-    late = _late(job, resolved)
+    late = clock.late
     return Task(name, number, parts.suffix, inside, named, sources.train, sources.val, hyper, objective, job.given.seed, size, late)
 
 
@@ -224,20 +232,16 @@ def _eval_batch(parts: Split) -> int:
     return 256 if parts.cut.way == "backbone" else 32
 
 
-def _late(job: Job, resolved: ResolvedPlan) -> Callable[[], bool]:
-    """Whether the time is up, with what is to be done after training left over."""
-    budget = job.given.budget
-    if budget is None:
-        return lambda: False
-    reserve = 0.0
-    if resolved.backbone_trained:  # the network itself is run on the images that come after
-        example = job.model.example(4)
-        with evaluating(job.model), torch.no_grad():
-            job.model(example)
-            began = time.perf_counter()
-            job.model(example)
-        reserve = (time.perf_counter() - began) / len(example) * (budget.after + 2 * HELD_OUT)
-    return partial(budget.over, reserve)
+def _seconds_an_image(job: Job, resolved: ResolvedPlan) -> float:
+    """Of the network itself, which the images that come after training are run through; 0 where nobody counts."""
+    if job.given.budget is None or not resolved.backbone_trained:
+        return 0.0
+    example = job.model.example(4)
+    with evaluating(job.model), torch.no_grad():
+        job.model(example)
+        began = time.perf_counter()
+        job.model(example)
+    return (time.perf_counter() - began) / len(example)
 
 
 def _cut(job: Job, resolved: ResolvedPlan, images: Labelled) -> tuple[Split, Prefix]:
