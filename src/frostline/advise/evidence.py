@@ -25,6 +25,7 @@ from frostline.fitting.events import Event
 from frostline.fitting.folds import Fold, stratified_folds
 from frostline.fitting.prepare import Compute, Labelled, prefix_of, prepare
 from frostline.fitting.sources import FeatureRows
+from frostline.freeze.apply import freeze
 from frostline.freeze.cut import Cut, Split
 from frostline.freeze.layers import layers_of
 
@@ -114,7 +115,7 @@ def gather_evidence(
     """Run the backbone over the images and examine what it gives at every depth.
 
     Args:
-        opened: the backbone, on ``device``.
+        opened: the backbone, on ``device``; all of it is frozen.
         images: to train on and to judge by, together; never those of a test.
         classes: number of classes.
         compute: cache, engine and precision.
@@ -127,6 +128,7 @@ def gather_evidence(
         RecipeError: a class has one image only.
     """
     began = time.perf_counter()
+    freeze(opened.body, trainable=(), pinned=[n for n, _ in opened.body.named_modules()])
     sample = sampled(images, SAMPLE, seed)
     depths = at_depths(opened)
     cut = Cut("depths", "graph", "every block is tapped", depths.layout.bytes)
