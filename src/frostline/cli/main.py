@@ -11,6 +11,7 @@ import typer
 from typer.exceptions import TyperException
 
 from frostline.cli.cache import cache
+from frostline.cli.data import data
 from frostline.cli.demo import demo
 from frostline.cli.doctor import doctor
 from frostline.cli.evaluate import evaluate
@@ -32,7 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (train, inspect, evaluate, predict, extract, doctor, demo):
+for verb in (train, data, inspect, evaluate, predict, extract, doctor, demo):
     app.command()(verb)
 app.add_typer(cache, name="cache")
 
