@@ -23,7 +23,7 @@ from frostline.quality import near
 from frostline.quality.examine import looked_at
 from frostline.quality.findings import Picture
 from frostline.quality.held_out import HeldOut, held_out
-from frostline.quality.likeness import likeness, thumbnail
+from frostline.quality.likeness import likenesses, thumbnail
 from frostline.quality.neighbours import directions, nearest, unit_length
 from frostline.quality.outliers import outlyingness
 from frostline.quality.suspects import find_suspects
@@ -102,7 +102,8 @@ def _one_kind(kind: str, rows: list[tuple[Path, str, str]], source: dict[Path, P
     true = {tuple(sorted((place[copy], place[original]))) for copy, original in source.items()}
     cosine = torch.tensor([float(pointing[a] @ pointing[b]) for a, b in true])
     thumbnails = near.thumbnails_of(range(len(pictures)), [p.path for p in pictures], [p.digest for p in pictures])
-    alike = torch.tensor([likeness(thumbnails[a], thumbnails[b]).value for a, b in true])
+    first, second = (torch.stack([thumbnails[pair[i]] for pair in true]) for i in (0, 1))
+    alike = torch.tensor([found.value for found in likenesses(first, second)])
     pairs = near.candidates(nearest(pointing, pointing, 10, same=True))
     found = {c.rows for c in near.confirmed(pairs, thumbnails)}
     named = {(a, b) for a, b, _ in pairs}
@@ -120,7 +121,8 @@ def real_pairs(data: Path, cache: Path) -> None:
     pointing = directions(features)
     pairs = near.candidates(nearest(pointing, pointing, 10, same=True), least=0.3, most=100_000)
     thumbnails = [thumbnail(decode(p.path.read_bytes()).image) for p in pictures]
-    scored = sorted(((likeness(thumbnails[a], thumbnails[b]).value, cosine, a, b) for a, b, cosine in pairs), reverse=True)
+    alike = likenesses(torch.stack([thumbnails[a] for a, _, _ in pairs]), torch.stack([thumbnails[b] for _, b, _ in pairs]))
+    scored = sorted(((found.value, cosine, a, b) for found, (a, b, cosine) in zip(alike, pairs, strict=True)), reverse=True)
     named = sum(cosine >= near.SIMILAR for _, cosine, _, _ in scored)
     print(f"\nreal pairs: {len(pairs)} with a cosine of 0.3 or more, {named} candidates; the most alike")
     for value, cosine, a, b in scored[:15]:

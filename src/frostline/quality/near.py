@@ -16,7 +16,7 @@ import torch
 
 from frostline.errors import DecodeError
 from frostline.features.pixels import decode_threads, load_image
-from frostline.quality.likeness import likeness, thumbnail
+from frostline.quality.likeness import likenesses, thumbnail
 from frostline.quality.neighbours import Neighbours
 
 SIMILAR = 0.5
@@ -74,12 +74,12 @@ def confirmed(pairs: Sequence[tuple[int, int, float]], thumbnails: Mapping[int, 
         thumbnails: gray levels ``(32, 32)`` of the images, by row number; a pair of which one is missing is no copy.
         least: correlation from which a pair is a copy.
     """
-    copies: list[NearCopy] = []
-    for a, b, cosine in pairs:
-        if a in thumbnails and b in thumbnails:
-            alike = likeness(thumbnails[a], thumbnails[b])
-            if alike.value >= least:
-                copies.append(NearCopy((a, b), cosine, alike.value, alike.mirrored))
+    pairs = [pair for pair in pairs if pair[0] in thumbnails and pair[1] in thumbnails]
+    if not pairs:
+        return []
+    alike = likenesses(torch.stack([thumbnails[a] for a, _, _ in pairs]), torch.stack([thumbnails[b] for _, b, _ in pairs]))
+    copies = [NearCopy((a, b), cosine, found.value, found.mirrored) for (a, b, cosine), found in zip(pairs, alike, strict=True)]
+    copies = [copy for copy in copies if copy.likeness >= least]
     return sorted(copies, key=lambda copy: (-copy.likeness, copy.rows))
 
 
