@@ -17,9 +17,19 @@ def exact_copies(digests: Sequence[str]) -> list[tuple[int, ...]]:
     >>> exact_copies(["a", "b", "a", "c", "b", "a"])
     [(0, 2, 5), (1, 4)]
     """
+    return grouped(digests)
+
+
+def grouped(names: Sequence[str | None]) -> list[tuple[int, ...]]:
+    """Images of one group, as a manifest names it; those without a name belong to none.
+
+    >>> grouped(["hive 1", None, "hive 1", "hive 2", None])
+    [(0, 2)]
+    """
     rows: dict[str, list[int]] = {}
-    for row, digest in enumerate(digests):
-        rows.setdefault(digest, []).append(row)
+    for row, name in enumerate(names):
+        if name is not None:
+            rows.setdefault(name, []).append(row)
     return [tuple(group) for group in rows.values() if len(group) > 1]
 
 

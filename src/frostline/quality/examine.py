@@ -21,7 +21,7 @@ from frostline.freeze import FreezePlan
 from frostline.freeze.crossing import Layout
 from frostline.freeze.cut import split_resolved
 from frostline.gather import AtHand, gather
-from frostline.quality.copies import exact_copies, joined
+from frostline.quality.copies import exact_copies, grouped, joined
 from frostline.quality.files import converted, read_headers, tiny
 from frostline.quality.findings import RANKED, DataQuality, Judged, Outlier, Picture
 from frostline.quality.held_out import HeldOut, held_out
@@ -60,7 +60,8 @@ def examine(recipe: Recipe, *, cache: Path | None, listen: Callable[[Event], Non
     far = outlyingness(_among(unit_length(features[distinct])))
 
     classes = at_hand.manifest.classes
-    units = joined(len(pictures), [*exact, *(copy.rows for copy in near), *_groups(at_hand, pictures)])
+    group_of = {record.path: record.group for record in at_hand.manifest.records}
+    units = joined(len(pictures), [*exact, *(copy.rows for copy in near), *grouped([group_of[p.path] for p in pictures])])
     held = held_out(features, labels, len(classes), units, recipe.seed)
     headers = read_headers([p.path for p in pictures])
     side = min(at_hand.model.opened.preprocess.crop) // 2
@@ -146,16 +147,6 @@ def near_copies(pictures: Sequence[Picture], distinct: Sequence[int], found: Nei
     pairs = [(distinct[a], distinct[b], cosine) for a, b, cosine in candidates(found)]
     looked_at = {row for a, b, _ in pairs for row in (a, b)}
     return confirmed(pairs, thumbnails_of(looked_at, [p.path for p in pictures], [p.digest for p in pictures]))
-
-
-def _groups(at_hand: AtHand, pictures: Sequence[Picture]) -> list[list[int]]:
-    """Rows of each group that a manifest names."""
-    named = {record.path: record.group for record in at_hand.manifest.records if record.group is not None}
-    rows: dict[str, list[int]] = {}
-    for row, picture in enumerate(pictures):
-        if picture.path in named:
-            rows.setdefault(named[picture.path], []).append(row)
-    return list(rows.values())
 
 
 def _suspects(held: HeldOut) -> list[Suspect]:

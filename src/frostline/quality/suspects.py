@@ -35,7 +35,7 @@ def find_suspects(probabilities: torch.Tensor, labels: torch.Tensor) -> list[Sus
 
     A class counts for an image when its probability is at least the mean probability of that class over the images labelled so
     (section 3.1, equations 1 and 2); among several, the most probable one. An image is suspect when that class is not its label, and its
-    label is not the most probable class of all (``C_confusion`` with ``predicted != given``, as cleanlab's ``confident_learning``).
+    label is not the most probable class of all (an off-diagonal member of the joint, as cleanlab's ``confident_learning``).
 
     Args:
         probabilities: ``(n, classes)`` float64, each image's from a head that has not seen it.
@@ -51,7 +51,7 @@ def find_suspects(probabilities: torch.Tensor, labels: torch.Tensor) -> list[Sus
     threshold = torch.where(sizes > 0, sums / sizes.clamp(min=1), torch.inf)
     confident = torch.where(probabilities >= threshold - 1e-6, probabilities, -1.0)  # rounding must not decide
     best, likely = confident.max(1)
-    suspect = (best >= 0) & (likely != labels) & (probabilities.argmax(1) != labels)
+    suspect = (best >= 0) & (likely != labels) & (own < probabilities.amax(1))
     margin = own - probabilities.gather(1, likely[:, None])[:, 0]
     rows = sorted(suspect.nonzero()[:, 0].tolist(), key=lambda row: (float(margin[row]), row))
     return [Suspect(r, int(labels[r]), int(likely[r]), float(own[r]), float(probabilities[r, likely[r]])) for r in rows]
