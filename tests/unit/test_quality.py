@@ -281,6 +281,13 @@ class TestOverlap:
         """A head that knows nothing: everything is confused with everything, and nothing more than the rest."""
         assert overlaps(torch.full((4, 4), 25)) == []
 
+    def test_a_class_that_everybody_is_taken_for_overlaps_with_nobody(self):
+        counts = torch.eye(6, dtype=torch.int64) * 40
+        counts[:, 2] += 60
+        assert overlaps(counts) == []
+        counts[4, 5] += 60
+        assert [o.classes for o in overlaps(counts)] == [(4, 5)]
+
     def test_confusion_against_scikit_learn(self):
         from sklearn.metrics import confusion_matrix
 
