@@ -20,7 +20,7 @@ from frostline.data.decode import decode
 from frostline.data.folder import read_folder
 from frostline.gather import gather
 from frostline.quality import near
-from frostline.quality.examine import looked_at
+from frostline.quality.examination import looked_at
 from frostline.quality.findings import Picture
 from frostline.quality.held_out import HeldOut, held_out
 from frostline.quality.likeness import likenesses, thumbnail
