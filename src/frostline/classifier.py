@@ -38,7 +38,7 @@ from frostline.recipe import Recipe, make_recipe
 from frostline.run import Run, RunRecord, layout, read_run, write_run
 from frostline.run.layout import claim
 from frostline.run.record import tensor_digests
-from frostline.run.summary import Timing, phases_json, summarise
+from frostline.run.summary import Leaks, Timing, phases_json, summarise
 from frostline.use import list_images
 
 Pictures = str | Path | Sequence[str | Path] | Sequence[Image.Image] | Sequence[np.ndarray[Any, Any]] | np.ndarray[Any, Any]
@@ -172,7 +172,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
             manifest = _without_folder(manifest, Path(scratch))
         run = Run(Path(), recipe, {}, manifest.classes, model)
         timing = Timing(0.0, began, time.perf_counter())
-        summary = summarise(run, events, None, manifest, phases_json(events), duplicates_across(manifest, digests), timing)
+        leaks = Leaks(duplicates_across(manifest, digests), None)
+        summary = summarise(run, events, None, manifest, phases_json(events), leaks, timing)
         metrics = [asdict(e) for e in events if isinstance(e, EpochDone)]
         self._record = RunRecord(recipe, summary, metrics, manifest, model, original)
         self.classes_, self.model_, self.summary_ = classes, model, summary

@@ -9,7 +9,6 @@ from typing import Any
 
 from frostline._device import resolve_device
 from frostline.backbone import open_backbone
-from frostline.data.split import duplicates_across
 from frostline.data.views import Views
 from frostline.errors import PlanError
 from frostline.features import FeatureProgress
@@ -21,6 +20,7 @@ from frostline.freeze import FreezePlan
 from frostline.freeze.cut import split_resolved
 from frostline.gather import AtHand, by_split, gather, read_images
 from frostline.model import TransferModel
+from frostline.quality.leak import leaks_of
 from frostline.recipe import Recipe
 from frostline.run import Run, RunRecord, write_run
 from frostline.run.identity import begin, identity_of
@@ -88,7 +88,7 @@ def train(
     if len(at_hand.images["test"]):
         prefix = run.prefix_as_trained(resolve_device(recipe.device), at_hand.images["train"] + at_hand.images["val"], cache)
         test = evaluate_images(run, at_hand.images["test"], prefix, cache=cache)[0]
-    leaks = duplicates_across(at_hand.manifest, at_hand.digests)
+    leaks = leaks_of(at_hand.manifest, at_hand.digests, next(e for e in events if isinstance(e, Finished)))
     timing = Timing(startup, began, time.perf_counter())
     summary = summarise(run, events, test, at_hand.manifest, journal.phases, leaks, timing)
     summary = write_run(out, RunRecord(recipe, summary, journal.epochs, at_hand.manifest, at_hand.model, at_hand.original))

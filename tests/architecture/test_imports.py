@@ -26,6 +26,7 @@ ROOMS = (
     "run",
     "gather",
     "use",
+    "quality",
     "advise",
     "pipeline",
     "classifier",

@@ -11,7 +11,7 @@ from frostline._rng import stream
 from frostline.fitting import ridge
 from frostline.fitting.folds import Fold
 from frostline.fitting.metrics import mcnemar, wilson
-from frostline.fitting.solved import held_out_solved
+from frostline.fitting.solved import held_out_answers
 from frostline.heads import HeadSpec
 
 NEIGHBOURS = 5
@@ -91,7 +91,8 @@ def ridge_answers(
 
 def logistic_probe(features: torch.Tensor, labels: torch.Tensor, classes: int, folds: Sequence[Fold]) -> Held:
     """A logistic regression, likewise, at one of :data:`LOGISTIC_STRENGTHS` (scikit-learn's ``C``)."""
-    return _best(held_out_solved(HeadSpec("logistic"), features, labels, classes, folds, LOGISTIC_STRENGTHS)[0], labels)
+    strengths = torch.tensor(LOGISTIC_STRENGTHS, dtype=torch.float64)
+    return _best(held_out_answers(HeadSpec("logistic"), features, labels, classes, folds, strengths), labels)
 
 
 def _best(logits: torch.Tensor, labels: torch.Tensor) -> Held:
@@ -138,10 +139,12 @@ def learning_curve(
         For each share of :data:`PARTS` at which every class keeps an image: the number of training images, and how it did.
     """
     found: list[tuple[int, Held]] = []
+    strengths = torch.tensor(ridge.STRENGTHS, dtype=torch.float64)
     for part in PARTS:
         fewer = [Fold(_part_of(fold.train, labels, part, seed), fold.held) for fold in folds]
         if all(len(labels[f.train].unique()) == len(labels[g.train].unique()) for f, g in zip(fewer, folds, strict=True)):
-            answers, _ = held_out_solved(HeadSpec("ridge"), features, labels, classes, fewer)
+            answers = held_out_answers(HeadSpec("ridge"), features, labels, classes, fewer, strengths)
+            answers *= ridge.logit_scales(answers, labels)[:, None, None]
             found.append((len(fewer[0].train), _best(answers, labels)))
     return (*found, (len(folds[0].train), ridge_probe(features, labels, classes, folds)))
 

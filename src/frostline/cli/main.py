@@ -12,6 +12,7 @@ from typer.exceptions import TyperException
 
 from frostline.cli.advise import advise
 from frostline.cli.cache import cache
+from frostline.cli.data import data
 from frostline.cli.demo import demo
 from frostline.cli.doctor import doctor
 from frostline.cli.evaluate import evaluate
@@ -33,7 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (train, advise, inspect, evaluate, predict, extract, doctor, demo):
+for verb in (train, advise, data, inspect, evaluate, predict, extract, doctor, demo):
     app.command()(verb)
 app.add_typer(cache, name="cache")
 

@@ -71,6 +71,12 @@ def print_summary(summary: Mapping[str, Any]) -> None:
             f"warning     {len(summary['duplicates_across_splits'])} images lie byte for byte in two splits, the first is "
             f"{summary['duplicates_across_splits'][0][0]}"
         )
+    near = summary["near_duplicates_across_splits"]
+    if near:
+        print(
+            f"warning     {len({b for _, b in near})} validation images show nearly the same picture as a training image, the first is "
+            f"{near[0][1]} (like {near[0][0]}); frostline data shows them"
+        )
     forgot = summary["guards"]["forgetting"]
     if forgot:
         answers = "" if forgot["agreement"] is None else f", {forgot['agreement']:.0%} of the original classifier's answers unchanged"

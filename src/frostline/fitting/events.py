@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from frostline.features.extract import Extracted, FeatureProgress
+from frostline.features.images import ImageSet
 from frostline.fitting.auto import Gain
 from frostline.fitting.candidates import Judged
 from frostline.fitting.guard import Guards
@@ -227,6 +228,19 @@ class PhaseDone:
     snapshot: Callable[[], Snapshot]
 
 
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """Images as a frozen backbone sees them.
+
+    Attributes:
+        images: those that could be read.
+        features: of them, ``(N, d)`` float32, in memory.
+    """
+
+    images: ImageSet
+    features: torch.Tensor
+
+
 @dataclass(frozen=True)
 class Finished:
     """The model holds the weights that were best; no frozen layer changed.
@@ -243,6 +257,8 @@ class Finished:
         val_labels: likewise.
         seconds: wall time of training, without the features.
         decisions: what ``auto`` decided after each phase, in words.
+        seen: the training and the validation images without augmentation, where the whole backbone is frozen and their features are in
+            memory anyway; else None.
     """
 
     best_epoch: int
@@ -256,6 +272,7 @@ class Finished:
     val_labels: torch.Tensor | None
     seconds: float
     decisions: tuple[str, ...] = ()
+    seen: tuple[Seen, Seen] | None = None
 
 
 Event = (

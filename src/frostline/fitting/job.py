@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+import torch
+
 from frostline._device import resolve_device
 from frostline.data.manifest import Manifest
 from frostline.data.read import read_data
@@ -15,7 +17,7 @@ from frostline.errors import RecipeError
 from frostline.features.images import ImageSet
 from frostline.fitting.budget import Budget
 from frostline.fitting.choose import check_choice, choose_head
-from frostline.fitting.events import Event, Finished
+from frostline.fitting.events import Event, Finished, Seen
 from frostline.fitting.forget import FEWEST, forgetting_of, originals
 from frostline.fitting.guard import Guards, overfitting
 from frostline.fitting.hyper import Options
@@ -25,6 +27,7 @@ from frostline.fitting.phase import Given, Job, Ready, Trained, run_phase
 from frostline.fitting.phases import Phase, phases_of
 from frostline.fitting.prepare import Compute, Labelled
 from frostline.fitting.snapshot import Snapshot
+from frostline.fitting.sources import FeatureRows
 from frostline.freeze import FreezePlan, ResolvedPlan
 from frostline.model import TransferModel
 
@@ -173,7 +176,21 @@ def _finished(job: Job, trained: Trained, ledger: Ledger, resolved: ResolvedPlan
         val_labels,
         ledger.seconds,
         tuple(ledger.decisions),
+        _seen(job, trained),
     )
+
+
+def _seen(job: Job, trained: Trained) -> tuple[Seen, Seen] | None:
+    """Images with their features, where those are vectors in memory, of the whole backbone and of the plain view."""
+    if trained.module is not job.model.head or job.given.views.augment != "none" or trained.images.val is None:
+        return None
+    found: list[Seen] = []
+    for source, images in ((trained.sources.train, trained.images.train), (trained.sources.val, trained.images.val)):
+        rows = source.views[0] if isinstance(source, FeatureRows) else None
+        if not isinstance(rows, torch.Tensor) or not isinstance(source, FeatureRows) or len(source.layout.parts[0].shape) > 1:
+            return None
+        found.append(Seen(images, rows))
+    return found[0], found[1]
 
 
 def _image_set(images: Images) -> ImageSet:

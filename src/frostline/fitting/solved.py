@@ -43,31 +43,31 @@ def cross_validate_solved(
         classes: number of classes.
         folds: which images judge which solution.
     """
-    logits, factors = held_out_solved(spec, features, labels, classes, folds)
+    strengths = torch.tensor(strengths_of(spec), dtype=torch.float64)
+    answers, labels = held_out_answers(spec, features, labels, classes, folds, strengths), labels.cpu()
+    factors = ridge.logit_scales(answers, labels) if spec.kind == "ridge" else torch.ones_like(strengths)
     keys = [SolvedHead(spec, strength) for strength in strengths_of(spec)]
-    return judge(keys, logits, labels, factors)
+    return judge(keys, answers * factors[:, None, None], labels, factors)
 
 
-def held_out_solved(
-    spec: HeadSpec,
-    features: torch.Tensor,
-    labels: torch.Tensor,
-    classes: int,
-    folds: Sequence[Fold],
-    given: Sequence[float] | None = None,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The logits of every image by the solutions that did not see it, for every strength.
+def held_out_answers(
+    spec: HeadSpec, features: torch.Tensor, labels: torch.Tensor, classes: int, folds: Sequence[Fold], strengths: torch.Tensor
+) -> torch.Tensor:
+    """What the head says of every image where it was solved on other folds.
 
     Args:
-        spec: see :func:`cross_validate_solved`, as for the four after it. An image that no fold holds out has logits of zero.
-        given: the strengths; those of the grid where None.
+        spec: ``ridge`` or ``logistic``.
+        features: ``(N, d)``, as they come from the backbone.
+        labels: ``(N,)`` int64.
+        classes: number of classes.
+        folds: disjoint in what they hold; an image that none holds has no answer, and gets NaN.
+        strengths: ``(S,)`` float64.
 
     Returns:
-        Logits ``(S, N, classes)`` float64, and ``(S,)`` what a ridge's answers were multiplied by; 1 for all others.
+        ``(S, N, classes)`` float64: logits, or of a ridge what :func:`frostline.fitting.ridge.logit_scales` makes logits of.
     """
     features, labels = features.cpu(), labels.cpu()
-    strengths = torch.tensor(strengths_of(spec) if given is None else given, dtype=torch.float64)
-    answers = torch.zeros(len(strengths), len(labels), classes, dtype=torch.float64)
+    answers = torch.full((len(strengths), len(labels), classes), torch.nan, dtype=torch.float64)
     at_once = len(folds) if len(folds) * features.numel() <= MOST_NUMBERS else 1
     for start in range(0, len(folds), at_once):
         here = folds[start : start + at_once]
@@ -75,8 +75,7 @@ def held_out_solved(
         paths = _paths(spec, [x[f.train] for x, f in zip(scaled, here, strict=True)], [labels[f.train] for f in here], classes, strengths)
         for x, fold, (weights, intercepts) in zip(scaled, here, paths, strict=True):
             answers[:, fold.held] = x[fold.held] @ weights.transpose(1, 2) + intercepts[:, None]
-    factors = ridge.logit_scales(answers, labels) if spec.kind == "ridge" else torch.ones_like(strengths)
-    return answers * factors[:, None, None], factors
+    return answers
 
 
 def _paths(

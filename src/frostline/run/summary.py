@@ -24,13 +24,26 @@ class Timing:
     ended: float
 
 
+@dataclass(frozen=True)
+class Leaks:
+    """Copies of one image in two splits.
+
+    Attributes:
+        exact: byte for byte.
+        near: the same picture in other bytes, in training and validation; None where nobody looked.
+    """
+
+    exact: Sequence[tuple[Path, Path]]
+    near: Sequence[tuple[Path, Path]] | None
+
+
 def summarise(
     run: Run,
     events: Sequence[Event],
     test: Scores | None,
     manifest: Manifest,
     phases: Sequence[Mapping[str, Any]],
-    leaks: Sequence[tuple[Path, Path]],
+    leaks: Leaks,
     timing: Timing,
 ) -> dict[str, Any]:
     """Put the outcome together. Keys are the contract of ``train --json``.
@@ -41,7 +54,7 @@ def summarise(
         test: scores on test images, where there are any.
         manifest: the images.
         phases: :func:`phase_json` of every phase, those before a resume included.
-        leaks: copies of one image in two splits.
+        leaks: copies of images in two splits.
         timing: of this process.
     """
     planned = [e for e in events if isinstance(e, Planned)]
@@ -81,13 +94,18 @@ def summarise(
         + (0 if finished.val_labels is None else len(finished.val_labels))
         + (test.n if test else 0),
         "images_skipped": [{"path": str(p), "why": why} for r in ready for p, why in r.skipped],
-        "duplicates_across_splits": [[str(a), str(b)] for a, b in leaks],
+        "duplicates_across_splits": _pairs(leaks.exact),
+        "near_duplicates_across_splits": None if leaks.near is None else _pairs(leaks.near),
         "guards": _guards(finished),
         "warnings": finished.guards.warnings(),
         "notes": list(manifest.notes),
         "auto": list(finished.decisions) or None,
         "audit": _audit(finished),
     }
+
+
+def _pairs(pairs: Sequence[tuple[Path, Path]]) -> list[list[str]]:
+    return [[str(a), str(b)] for a, b in pairs]
 
 
 def _settings(run: Run, planned: Planned, finished: Finished) -> dict[str, Any]:
