@@ -26,6 +26,7 @@ ROOMS = (
     "run",
     "gather",
     "use",
+    "export",
     "pipeline",
     "classifier",
     "demo",

@@ -14,6 +14,7 @@ from frostline.cli.cache import cache
 from frostline.cli.demo import demo
 from frostline.cli.doctor import doctor
 from frostline.cli.evaluate import evaluate
+from frostline.cli.export import export
 from frostline.cli.extract import extract
 from frostline.cli.inspect import inspect
 from frostline.cli.predict import predict
@@ -32,7 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (train, inspect, evaluate, predict, extract, doctor, demo):
+for verb in (train, inspect, evaluate, predict, export, extract, doctor, demo):
     app.command()(verb)
 app.add_typer(cache, name="cache")
 
