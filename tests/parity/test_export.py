@@ -154,11 +154,11 @@ def test_nothing_in_a_program_is_pickled(trained, tmp_path):
 def test_folding_the_scaling_changes_nothing():
     scale, linear = InputScale(300), nn.Linear(300, 7)
     scale.measure(torch.randn(500, 300) * 3 + 2)
-    linear = linear.double()
+    linear = linear.double().requires_grad_(False)
     x = torch.randn(40, 300, dtype=torch.float64) * 3 + 2
     wanted = linear(scale.double()(x))
     single = folded(scale, linear)
-    found = nn.functional.linear(x, single.weight.double(), single.bias.double())
+    found = nn.functional.linear(x, single.weight.detach().double(), single.bias.detach().double())
     assert single.weight.dtype == torch.float32
     assert float((found - wanted).abs().max()) < 3e-7 * float(wanted.abs().max()) * 10  # what is left is the rounding of the weights
     exact = nn.functional.linear(x, linear.weight / scale.scale, linear.bias - linear.weight @ scale.mean / scale.scale)
@@ -351,12 +351,14 @@ def test_the_gate_lets_pass_what_agrees_and_nothing_else(trained):
         lambda z: z * float("nan"),
         lambda z: torch.where(z == z.max(), float("inf"), z),
         lambda z: z.flip(1),
-        lambda z: z[:1].expand(len(z), -1),  # a batch of one for all
+        lambda z: z[:1].expand(len(z), -1),  # the first picture's answer for all
     ):
         with pytest.raises(ExportError, match="disagrees with the run on 48 images in batches of 1, 3, 4"):
             check(perturbed(run, change), run, pictures)
     with pytest.raises(ExportError, match=r"it gives \(16, 1\) for 16 images, the run \(16, 2\)"):
         check(perturbed(run, lambda z: z[:, :1]), run, pictures)
+    with pytest.raises(ExportError, match=r"fails on a batch of 3 \(RuntimeError: shape"):
+        check(perturbed(run, lambda z: z.view(len(z) if len(z) < 3 else 7, 2)), run, pictures)
     with pytest.raises(ExportError, match="probabilities"):
         check(lambda p: (answers_of(run, p), answers_of(run, p).sigmoid()), run, pictures)
 
@@ -384,9 +386,9 @@ class Falsified(Tiny):
     def forward(self, x):
         return super().forward(x) * (1.01 if torch.compiler.is_exporting() else 1.0)
 
-class OneBatch(Tiny):
+class Branching(Tiny):
     def forward(self, x):
-        return super().forward(x) + float(x.sum() > 1e9)
+        return super().forward(x if float(x.sum()) < 1e9 else x * 2)
 
 def falsified():
     net = build()
@@ -395,7 +397,7 @@ def falsified():
 
 def unreadable():
     net = build()
-    net.__class__ = OneBatch
+    net.__class__ = Branching
     return net
 
 made = itertools.count()

@@ -59,7 +59,8 @@ def check(answer: Answer, run: Run, pictures: Pictures) -> Parity:
     A run in bf16 answers in bf16, an export in float32: there, labels are compared with those of the network in float32.
 
     Raises:
-        ExportError: a logit differs by more than 1e-4 of the largest one, a label differs, or probabilities are not those of the logits.
+        ExportError: it fails, a logit differs by more than 1e-4 of the largest one, a label differs, or probabilities are not those of
+            the logits.
         DataError: there is no picture to compare on.
     """
     device = torch.device("cpu")
@@ -74,7 +75,7 @@ def check(answer: Answer, run: Run, pictures: Pictures) -> Parity:
         met |= {len(part) for part in parts}
         with torch.no_grad():
             wanted = torch.cat([run.model(preprocess.normalise(p).contiguous(memory_format=torch.channels_last)) for p in parts]).double()
-        answers = [answer(part) for part in parts]
+        answers = [_answered(answer, part) for part in parts]
         given = torch.cat([logits.double() for logits, _ in answers])
         if given.shape != wanted.shape:
             raise ExportError(f"it gives {tuple(given.shape)} for {len(chunk)} images, the run {tuple(wanted.shape)}")
@@ -104,6 +105,14 @@ def sizes_for(count: int) -> list[int]:
             return sizes
         sizes.append(min(size, count - sum(sizes)))
     return sizes
+
+
+def _answered(answer: Answer, part: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    try:
+        return answer(part)
+    except Exception as fault:  # each runtime has its own kinds
+        said = (str(fault).strip() or type(fault).__name__).splitlines()[0][:160]
+        raise ExportError(f"it fails on a batch of {len(part)} ({type(fault).__name__}: {said})", advice="try another --format") from fault
 
 
 def _check_probabilities(logits: torch.Tensor, given: list[torch.Tensor]) -> None:
