@@ -19,7 +19,8 @@ from frostline.export.parity import Parity
 from frostline.run import Run, layout
 
 _MOST_NAMED = 100
-_SPECIAL = r"\`*_{}[]()#+-.!|<>&~$"
+_SPECIAL = r"\`*_{}[]|<>&~$"
+"""Characters that Markdown or HTML take for more than themselves inside a line."""
 _PRIVATE = {"data", "val", "weights", "cache"}
 """Settings that name places on the machine that trained, or say nothing about the model."""
 

@@ -24,7 +24,7 @@ def plain_layers(head: nn.Module) -> tuple[nn.Module, ...]:
     if isinstance(head, MLPHead):
         return folded(head.scale, head.hidden), nn.GELU(), _linear(head.linear.weight, head.linear.bias)
     raise ExportError(
-        f"a {type(head).__name__} sits on the last feature map: it is no part of a model of timm or torchvision",
+        f"the head ({type(head).__name__}) sits on the last feature map: it is no part of a model of timm or torchvision",
         where="--format safetensors",
         advice="use --format onnx or --format torch-export, which take every head",
     )

@@ -126,7 +126,7 @@ def _torch_export(run: Run, made: Path, pictures: Pictures, inside: Inside) -> t
     parity = check(_given(torch_program.load_program(made / torch_program.FILE), run, inside), run, pictures)
     loading = lines.torch_lines()
     usage = (*loading, *lines.picture_lines(preprocess, normalised=inside == "json"), *lines.torch_answer())
-    what = f"a program for torch {torch.__version__.partition('+')[0]} and later"
+    what = f"a program written by torch {torch.__version__.partition('+')[0]}"
     return parity, Written("torch-export", what, "pytorch", loading, usage, about)
 
 
