@@ -83,6 +83,10 @@ class RunError(FrostlineError):
     """A run directory that exists already, is incomplete or does not match."""
 
 
+class ExportError(FrostlineError):
+    """An export that cannot be made, or that disagrees with the run; nothing was written."""
+
+
 class RecipeError(FrostlineError):
     """A setting that is unknown, out of range or contradicts another."""
 

@@ -28,6 +28,7 @@ ROOMS = (
     "use",
     "quality",
     "advise",
+    "export",
     "pipeline",
     "classifier",
     "demo",

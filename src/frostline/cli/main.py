@@ -16,6 +16,7 @@ from frostline.cli.data import data
 from frostline.cli.demo import demo
 from frostline.cli.doctor import doctor
 from frostline.cli.evaluate import evaluate
+from frostline.cli.export import export
 from frostline.cli.extract import extract
 from frostline.cli.inspect import inspect
 from frostline.cli.predict import predict
@@ -34,7 +35,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (train, advise, data, inspect, evaluate, predict, extract, doctor, demo):
+for verb in (train, advise, data, inspect, evaluate, predict, export, extract, doctor, demo):
     app.command()(verb)
 app.add_typer(cache, name="cache")
 
