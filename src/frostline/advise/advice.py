@@ -81,13 +81,22 @@ def advise(
         opened.body.to(device)
         evidence = gather_evidence(opened, everything, len(manifest.classes), compute, device, recipe.seed, listen)
         evidences.append(evidence)
-        candidates += _candidates(opened, evidence, everything, counts, device)
+        candidates += candidates_of(opened, evidence, everything, counts, device)
     return Advice(recommend(candidates, evidences), tuple(evidences), time.perf_counter() - began)
 
 
-def _candidates(
+def candidates_of(
     opened: Backbone, evidence: Evidence, images: ImageSet, counts: tuple[int, int], device: torch.device
 ) -> Iterator[Candidate]:
+    """The plans that are compared, each with its cost on this machine; the backbone is left frozen.
+
+    Args:
+        opened: the backbone, on ``device``.
+        evidence: of the same.
+        images: to train on and to judge by, together.
+        counts: how many of each.
+        device: where to run.
+    """
     few = some_images(opened, images, device)
     model = TransferModel(opened, "linear", evidence.classes)
     speeds = _speeds(opened, evidence, images, few)
