@@ -31,14 +31,16 @@ from frostline.errors import DataError, DecodeError, RunError
 from frostline.features import ImageSet
 from frostline.features.images import digest_files
 from frostline.features.pixels import full_batches, pixel_batches
-from frostline.fitting import Compute, EpochDone, Event, fit
+from frostline.fitting import Compute, EpochDone, Event, Finished, fit
+from frostline.fitting.baselines import baselines_of
+from frostline.fitting.calibrate import calibrated
 from frostline.freeze import FreezePlan
 from frostline.model import TransferModel
 from frostline.recipe import Recipe, make_recipe
 from frostline.run import Run, RunRecord, layout, read_run, write_run
 from frostline.run.layout import claim
 from frostline.run.record import tensor_digests
-from frostline.run.summary import Leaks, Timing, phases_json, summarise
+from frostline.run.summary import Honest, Leaks, Timing, phases_json, summarise
 from frostline.use import list_images
 
 Pictures = str | Path | Sequence[str | Path] | Sequence[Image.Image] | Sequence[np.ndarray[Any, Any]] | np.ndarray[Any, Any]
@@ -173,7 +175,10 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         run = Run(Path(), recipe, {}, manifest.classes, model)
         timing = Timing(0.0, began, time.perf_counter())
         leaks = Leaks(duplicates_across(manifest, digests), None)
-        summary = summarise(run, events, None, manifest, phases_json(events), leaks, timing)
+        assert isinstance(events[-1], Finished)
+        finished, calibration = calibrated(model.head, events[-1], self.random_state)
+        honest = Honest(None, baselines_of(finished), calibration, leaks)
+        summary = summarise(run, [*events[:-1], finished], honest, manifest, phases_json(events), timing)
         metrics = [asdict(e) for e in events if isinstance(e, EpochDone)]
         self._record = RunRecord(recipe, summary, metrics, manifest, model, original)
         self.classes_, self.model_, self.summary_ = classes, model, summary

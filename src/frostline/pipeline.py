@@ -13,7 +13,9 @@ from frostline.data.views import Views
 from frostline.errors import PlanError
 from frostline.features import FeatureProgress
 from frostline.fitting import Compute, EpochDone, Event, Finished, PhaseDone, Resumed, Snapshot, StepDone, Stopped, fit
+from frostline.fitting.baselines import baselines_of
 from frostline.fitting.budget import Budget, seconds_of
+from frostline.fitting.calibrate import calibrated
 from frostline.fitting.events import FeaturesReady
 from frostline.fitting.prepare import Labelled, prefix_of, prepare
 from frostline.freeze import FreezePlan
@@ -26,7 +28,7 @@ from frostline.run import Run, RunRecord, write_run
 from frostline.run.identity import begin, identity_of
 from frostline.run.journal import Journal
 from frostline.run.layout import check_begun, claim
-from frostline.run.summary import Timing, summarise
+from frostline.run.summary import Honest, Timing, summarise
 from frostline.use import evaluate_images
 
 Listener = Callable[[Event], None]
@@ -84,13 +86,15 @@ def train(
         if fault is not None:
             raise fault
     run = Run(out, recipe, {}, at_hand.manifest.classes, at_hand.model)
+    finished, calibration = calibrated(run.model.head, next(e for e in events if isinstance(e, Finished)), recipe.seed)
     test = None
     if len(at_hand.images["test"]):
         prefix = run.prefix_as_trained(resolve_device(recipe.device), at_hand.images["train"] + at_hand.images["val"], cache)
         test = evaluate_images(run, at_hand.images["test"], prefix, cache=cache)[0]
-    leaks = leaks_of(at_hand.manifest, at_hand.digests, next(e for e in events if isinstance(e, Finished)))
+    leaks = leaks_of(at_hand.manifest, at_hand.digests, finished)
     timing = Timing(startup, began, time.perf_counter())
-    summary = summarise(run, events, test, at_hand.manifest, journal.phases, leaks, timing)
+    honest = Honest(test, baselines_of(finished), calibration, leaks)
+    summary = summarise(run, [*events[:-1], finished], honest, at_hand.manifest, journal.phases, timing)
     summary = write_run(out, RunRecord(recipe, summary, journal.epochs, at_hand.manifest, at_hand.model, at_hand.original))
     journal.close()
     return summary

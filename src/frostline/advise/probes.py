@@ -9,12 +9,12 @@ import torch
 
 from frostline._rng import stream
 from frostline.fitting import ridge
+from frostline.fitting.baselines import nearest_classes
 from frostline.fitting.folds import Fold
 from frostline.fitting.metrics import mcnemar, wilson
 from frostline.fitting.solved import held_out_answers
 from frostline.heads import HeadSpec
 
-NEIGHBOURS = 5
 PARTS = (0.1, 0.25, 0.5)
 """Shares of the training images that the learning curve is drawn at, besides all of them."""
 LOGISTIC_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)
@@ -108,7 +108,7 @@ def scaled(features: torch.Tensor) -> torch.Tensor:
 
 
 def neighbours_probe(features: torch.Tensor, labels: torch.Tensor, classes: int, folds: Sequence[Fold]) -> Held:
-    """k nearest neighbours by cosine, the majority decides, of equals the first class (Cover 1967; as in Caron 2021, unweighted).
+    """The nearest neighbours: see :func:`frostline.fitting.baselines.nearest_classes`.
 
     Args:
         features: ``(N, d)``.
@@ -116,12 +116,10 @@ def neighbours_probe(features: torch.Tensor, labels: torch.Tensor, classes: int,
         classes: number of classes.
         folds: the neighbours come from the training part.
     """
-    unit = torch.nn.functional.normalize(features.double(), dim=1)
     right = torch.zeros(len(labels), dtype=torch.bool)
     for fold in folds:
-        nearest = (unit[fold.held] @ unit[fold.train].T).topk(min(NEIGHBOURS, len(fold.train))).indices
-        votes = torch.nn.functional.one_hot(labels[fold.train][nearest], classes).sum(1)
-        right[fold.held] = votes.argmax(1) == labels[fold.held]
+        answers = nearest_classes(features[fold.train], labels[fold.train], features[fold.held], classes)
+        right[fold.held] = answers == labels[fold.held]
     return Held(right[torch.cat([fold.held for fold in folds]).sort().values])
 
 

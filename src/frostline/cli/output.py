@@ -60,6 +60,10 @@ def print_summary(summary: Mapping[str, Any]) -> None:
     if summary["val"]:
         chose = "" if summary["test"] else "; it also chose the epoch, no test set was given"
         print(f"validation  {interval(summary['val'])}{chose}")
+    if summary["baselines"]:
+        print(f"baselines   {_baselines(summary['baselines'])}")
+    if summary["calibration"]:
+        print(f"calibration {_calibration(summary['calibration'])}")
     if summary["test"]:
         print(f"test        {interval(summary['test'])}")
     print(
@@ -85,6 +89,21 @@ def print_summary(summary: Mapping[str, Any]) -> None:
         print(f"warning     {warning}")
     for note in summary["notes"]:
         print(f"note        {note}")
+
+
+def _baselines(baselines: Mapping[str, Any]) -> str:
+    nearest = "" if baselines["neighbours"] is None else f", {baselines['neighbours']:.3f} by the five nearest training images"
+    return f"{baselines['majority']:.3f} by always giving the most frequent class{nearest}"
+
+
+def _calibration(calibration: Mapping[str, Any]) -> str:
+    off = f"probabilities are off by {calibration['error_after']:.3f} on average"
+    if calibration["temperature"] == 1.0:
+        return f"{off}; no temperature does better"
+    return (
+        f"{off} ({calibration['error_before']:.3f} before), log loss {calibration['log_loss_after']:.3f} "
+        f"({calibration['log_loss_before']:.3f} before), by temperature {calibration['temperature']:.2f}"
+    )
 
 
 def _choice(choice: Mapping[str, Any]) -> str:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from frostline.data.manifest import Manifest
+from frostline.fitting.baselines import Baselines
+from frostline.fitting.calibrate import Calibration
 from frostline.fitting.candidates import Judged, SteppedHead
 from frostline.fitting.events import Event, FeaturesReady, Finished, PhaseDone, Planned, Solved, Stopped, Swept
 from frostline.fitting.metrics import Scores, score
@@ -37,13 +39,29 @@ class Leaks:
     near: Sequence[tuple[Path, Path]] | None
 
 
+@dataclass(frozen=True)
+class Honest:
+    """What a result is to be read with.
+
+    Attributes:
+        test: scores on test images, where there are any.
+        baselines: what is reached without training; None without validation images.
+        calibration: what was done to the probabilities; None where nothing was.
+        leaks: copies of images in two splits.
+    """
+
+    test: Scores | None
+    baselines: Baselines | None
+    calibration: Calibration | None
+    leaks: Leaks
+
+
 def summarise(
     run: Run,
     events: Sequence[Event],
-    test: Scores | None,
+    honest: Honest,
     manifest: Manifest,
     phases: Sequence[Mapping[str, Any]],
-    leaks: Leaks,
     timing: Timing,
 ) -> dict[str, Any]:
     """Put the outcome together. Keys are the contract of ``train --json``.
@@ -51,10 +69,9 @@ def summarise(
     Args:
         run: recipe, classes and the trained model.
         events: of this process; after ``--resume`` those from there on.
-        test: scores on test images, where there are any.
+        honest: what it is to be read with.
         manifest: the images.
         phases: :func:`phase_json` of every phase, those before a resume included.
-        leaks: copies of images in two splits.
         timing: of this process.
     """
     planned = [e for e in events if isinstance(e, Planned)]
@@ -78,7 +95,7 @@ def summarise(
         if finished.val_logits is None or finished.val_labels is None
         else scores_json(score(finished.val_logits, finished.val_labels)),
         "val_chose_epoch": finished.val_logits is not None,
-        "test": None if test is None else scores_json(test),
+        "test": None if honest.test is None else scores_json(honest.test),
         "cache": _cache(planned[-1], ready),
         "engine": dict(ready[-1].engine),
         "sweep": _sweep(events),
@@ -92,10 +109,12 @@ def summarise(
         },
         "images_used": len(finished.train_labels)
         + (0 if finished.val_labels is None else len(finished.val_labels))
-        + (test.n if test else 0),
+        + (honest.test.n if honest.test else 0),
         "images_skipped": [{"path": str(p), "why": why} for r in ready for p, why in r.skipped],
-        "duplicates_across_splits": _pairs(leaks.exact),
-        "near_duplicates_across_splits": None if leaks.near is None else _pairs(leaks.near),
+        "duplicates_across_splits": _pairs(honest.leaks.exact),
+        "near_duplicates_across_splits": None if honest.leaks.near is None else _pairs(honest.leaks.near),
+        "baselines": None if honest.baselines is None else asdict(honest.baselines),
+        "calibration": None if honest.calibration is None else asdict(honest.calibration),
         "guards": _guards(finished),
         "warnings": finished.guards.warnings(),
         "notes": list(manifest.notes),
