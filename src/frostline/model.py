@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import nn
 
@@ -12,6 +14,7 @@ from frostline.features.depths import up_to
 from frostline.features.shape import feature_shape
 from frostline.freeze.apply import evaluating
 from frostline.heads import FeatureShape, HeadSpec, build_head
+from frostline.heads.contract import AUTO
 
 
 class TransferModel(nn.Module):
@@ -44,21 +47,26 @@ class TransferModel(nn.Module):
         if spec.takes_map:
             with evaluating(opened.body):
                 opened = as_feature_map(opened)
-        if spec.at is not None:
-            opened = up_to(opened, spec.at)
         self.opened = opened
         self.num_classes = num_classes
         self.backbone: nn.Module = opened.body
         self._features = FeatureShape(feature_shape(opened), opened.first_tokens)
+        self.head_spec = replace(spec, at=None)
         self.put_head(spec, seed)
 
     def put_head(self, spec: HeadSpec, seed: int = 0) -> None:
         """Put a new head in place of the one there is, on the device of the backbone.
 
+        A head on an earlier block cuts the backbone there, for good; ``@auto`` sits on the end until a block is chosen.
+
         Raises:
             HeadError: it cannot sit on the features of the backbone, which gives a vector or a map by what the first head took.
         """
-        self.head_spec = spec
+        if spec.at not in (None, AUTO, self.head_spec.at):
+            self.opened = up_to(self.opened, spec.at)
+            self.backbone = self.opened.body
+            self._features = FeatureShape(feature_shape(self.opened))
+        self.head_spec = replace(spec, at=self.head_spec.at) if spec.at is None and self.head_spec.at != AUTO else spec
         self.head: nn.Module = build_head(spec, self._features, self.num_classes, seed)
         weight = next(self.backbone.parameters(), None)
         if weight is not None:

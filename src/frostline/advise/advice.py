@@ -15,7 +15,6 @@ import torch
 from frostline._device import resolve_device
 from frostline.advise.cost import Cost, Speeds, cost_of, measured_step, module_speed
 from frostline.advise.evidence import AtDepth, Evidence, gather_evidence, some_images
-from frostline.advise.probes import Held
 from frostline.advise.recommend import Candidate, Recommendation, recommend
 from frostline.backbone import Backbone, open_backbone
 from frostline.backbone.tap import output_shapes
@@ -24,6 +23,7 @@ from frostline.features.depths import END
 from frostline.features.images import ImageSet
 from frostline.features.pixels import full_batches, pixel_batches
 from frostline.fitting.events import Event
+from frostline.fitting.held import Held
 from frostline.fitting.prepare import Compute
 from frostline.freeze.apply import evaluating
 from frostline.freeze.layers import layers_of

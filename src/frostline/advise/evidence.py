@@ -10,23 +10,22 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from frostline._rng import stream
-from frostline.advise.probes import Held, learning_curve, logistic_probe, neighbours_probe, ridge_probe, together
+from frostline.advise.probes import learning_curve, logistic_probe, neighbours_probe, together
 from frostline.advise.transferability import logme, shrunk_h_score
 from frostline.advise.unlikeness import Unlikeness, unlikeness_of
 from frostline.backbone.network import Backbone
 from frostline.data.views import Views
 from frostline.errors import DecodeError
-from frostline.features.depths import END, Depths, at_depths
+from frostline.features.depths import END, Depths
 from frostline.features.engine import Engine
 from frostline.features.images import ImageSet
 from frostline.features.pixels import full_batches, pixel_batches
+from frostline.fitting.depth import sampled, tapped
 from frostline.fitting.events import Event
 from frostline.fitting.folds import Fold, stratified_folds
+from frostline.fitting.held import Held, ridge_held
 from frostline.fitting.prepare import Compute, Labelled, prefix_of, prepare
 from frostline.fitting.sources import FeatureRows
-from frostline.freeze.apply import freeze
-from frostline.freeze.cut import Cut, Split
 from frostline.freeze.layers import layers_of
 
 SAMPLE = 1000
@@ -128,11 +127,8 @@ def gather_evidence(
         RecipeError: a class has one image only.
     """
     began = time.perf_counter()
-    freeze(opened.body, trainable=(), pinned=[n for n, _ in opened.body.named_modules()])
     sample = sampled(images, SAMPLE, seed)
-    depths = at_depths(opened)
-    cut = Cut("depths", "graph", "every block is tapped", depths.layout.bytes)
-    parts = Split(depths.body, nn.Identity(), cut, depths.layout, depths.code)
+    depths, parts = tapped(opened, nn.Identity())
     labelled = Labelled(sample, None)
     prefix = prefix_of(parts, opened, labelled, compute, device)
     steps = prepare(parts, prefix, labelled, Views(), compute, seed)
@@ -168,19 +164,6 @@ def gather_evidence(
     )
 
 
-def sampled(images: ImageSet, most: int, seed: int) -> ImageSet:
-    """At most so many images, every class at its share and with two images at least, in their order."""
-    if len(images) <= most:
-        return images
-    labels = torch.tensor(images.labels)
-    kept: list[int] = []
-    for name in labels.unique().tolist():
-        own = (labels == name).nonzero()[:, 0]
-        order = torch.randperm(len(own), generator=stream(seed, "evidence", name))
-        kept += own[order[: max(2, round(most * len(own) / len(images)))]].tolist()
-    return images.only(sorted(kept))
-
-
 def some_images(opened: Backbone, images: ImageSet, device: torch.device) -> torch.Tensor:
     """Up to :data:`LOOKED_AT` images, spread over all: normalised ``(n, 3, H, W)``."""
     count = min(LOOKED_AT, len(images))
@@ -193,7 +176,7 @@ def _at(name: str, features: torch.Tensor, labels: torch.Tensor, classes: int, f
     return AtDepth(
         name,
         features.shape[1],
-        ridge_probe(features, labels, classes, folds),
+        ridge_held(features, labels, classes, folds),
         logistic_probe(features, labels, classes, folds),
         neighbours_probe(features, labels, classes, folds),
         logme(features, labels, classes),
@@ -220,5 +203,5 @@ def _reaches(
 ) -> dict[str, Held]:
     assert depths.names[-1] == END
     return {
-        selector: ridge_probe(together(features[first:]), labels, classes, folds) for selector, first in reach_of(opened, depths).items()
+        selector: ridge_held(together(features[first:]), labels, classes, folds) for selector, first in reach_of(opened, depths).items()
     }

@@ -7,13 +7,11 @@ from dataclasses import dataclass
 
 from frostline.advise.cost import Cost
 from frostline.advise.evidence import Evidence
-from frostline.advise.probes import Held, differ
 from frostline.features.depths import END
+from frostline.fitting.held import Held, fall
 
-SURE = 0.05
-"""A difference that chance alone makes more often than this is inside the noise (two-sided)."""
-WORTH = 0.005
-"""A smaller gain in accuracy is not worth another plan."""
+ERRORS = 2.0
+"""Standard errors that one log loss must be below another, image by image, to be no chance."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,39 +61,32 @@ class Recommendation:
 def recommend(candidates: Sequence[Candidate], evidences: Sequence[Evidence]) -> Recommendation:
     """Keep everything frozen unless what lies before the last layer tells more than it does, beyond chance; then unfreeze from there.
 
-    Of several backbones the one whose own features are best is taken, where that is no chance; of equals the quickest. Of it, the
-    head alone, unless the features from some cut to the end beat the last ones beyond chance and by more than half a point; then the
-    last N blocks for the smallest N whose features do no worse, beyond chance, than those of any other. A head on an earlier depth
-    is offered, not picked: where it is better than the end, fine-tuning from there is better still (docs/LOG.md has the study).
+    Everything is told apart by log loss on held-out images, image by image. Of several backbones the one whose own features are best
+    is taken; of equals the quickest. Of it the head alone, or the head on an earlier block where that is better. Layers are unfrozen
+    where the features from their cut to the end are better than that; of those plans the quickest that is no worse than the best of them.
 
     Args:
         candidates: at least one a backbone, its head alone among them; those of several backbones judged on the same images.
         evidences: one a backbone.
     """
-    heads = sorted((c for c in candidates if _alone(c)), key=lambda c: c.cost.seconds)
+    heads = sorted((c for c in candidates if (c.unfreeze, c.head) == ("none", "linear")), key=lambda c: c.cost.seconds)
     base = heads[0]
     for other in heads[1:]:
         base = other if _beats(other, base) else base
-    own = [c for c in candidates if c.backbone == base.backbone and c.unfreeze != "none"]
-    better = [c for c in own if _beats(c, base)]
-    pick = base
+    here = [c for c in candidates if c.backbone == base.backbone]
+    pick = next((c for c in here if c.unfreeze == "none" and _beats(c, base)), base)
+    better = [c for c in here if c.unfreeze != "none" and _beats(c, pick)]
     if better:
-        best = max(better, key=lambda c: c.held.accuracy)
+        best = min(better, key=lambda c: c.held.log_loss or 0.0)
         pick = min((c for c in better if not _beats(best, c)), key=lambda c: c.cost.seconds)
     ranked = sorted((c for c in candidates if c is not pick), key=lambda c: (-c.held.accuracy, c.cost.seconds))
     evidence = next(e for e in evidences if e.backbone == pick.backbone)
-    here = [c for c in candidates if c.backbone == base.backbone]
     why = " ".join(filter(None, [_reason(pick, base, here, evidence), _unlike(evidence), *_labels(evidence)]))
     return Recommendation(pick, ranked[0] if ranked else None, (pick, *ranked), why)
 
 
-def _alone(candidate: Candidate) -> bool:
-    return (candidate.unfreeze, candidate.head) == ("none", "linear")
-
-
 def _beats(one: Candidate, other: Candidate) -> bool:
-    gain = one.held.accuracy - other.held.accuracy
-    return gain > WORTH and differ(one.held, other.held) < SURE
+    return fall(other.held, one.held) > ERRORS
 
 
 def _reason(pick: Candidate, base: Candidate, candidates: Sequence[Candidate], evidence: Evidence) -> str:
@@ -104,17 +95,18 @@ def _reason(pick: Candidate, base: Candidate, candidates: Sequence[Candidate], e
         gain = best.held.accuracy - base.held.accuracy
         if len(evidence.depths) == 1:
             return f"Train the head alone: nothing is known of earlier layers ({evidence.why})."
-        more = "no more" if gain <= 0 else f"{gain:.1%} more, which is inside the noise" if gain > WORTH else f"only {gain:.1%} more"
+        more = "no more" if gain <= 0 else f"{gain:.1%} more, which is inside the noise"
         return (
             f"Train the head alone: the last layer's features label {base.held.accuracy:.1%} right where held out, "
             f"and those of earlier layers {more}."
         )
-    gain, chance = pick.held.accuracy - base.held.accuracy, differ(pick.held, base.held)
-    said = "less than 0.1 %" if chance < 0.001 else f"{chance:.1%}"
-    return (
-        f"Unfreeze {pick.unfreeze}: earlier layers know what the last one no longer tells; with their features as well "
-        f"{gain:.1%} more of the held-out images are labelled right (chance of that by luck: {said})."
+    said = (
+        f"{pick.held.accuracy:.1%} of the held-out images are labelled right, {base.held.accuracy:.1%} with the last layer's features alone"
     )
+    sure = f"their log loss is {fall(base.held, pick.held):.1f} standard errors lower"
+    if pick.unfreeze == "none":
+        return f"Put the head on {pick.head.partition('@')[2]}, earlier in the network: {said}; {sure}."
+    return f"Unfreeze {pick.unfreeze}: earlier layers know what the last one no longer tells. With their features as well {said}; {sure}."
 
 
 def _unlike(evidence: Evidence) -> str:
@@ -138,6 +130,6 @@ def _labels(evidence: Evidence) -> list[str]:
         return ["Some classes have so few images that a learning curve says nothing: more labels would help most."]
     (few, less), (all_, more) = evidence.curve[-2:]
     gain = more.accuracy - less.accuracy
-    if gain > WORTH and differ(more, less) < SURE:
+    if gain > 0 and fall(less, more) > ERRORS:
         return [f"More labels would help: from {few} to {all_} training images accuracy rose by {gain:.1%}."]
     return []

@@ -18,7 +18,7 @@ ReplaceLayer = Annotated[str | None, typer.Option(help="layer of one's own netwo
 Unfreeze = Annotated[str | None, typer.Option(help="none, last:N, from:NAME, NAME[,NAME], params:N, norm, bias or all [default: none]")]
 Head = Annotated[
     str | None,
-    typer.Option(help="linear, ridge, logistic or mlp:WIDTH (@BLOCK: on that block), conv:CHANNELS or attention [default: linear]"),
+    typer.Option(help="linear, ridge, logistic or mlp:WIDTH (with @BLOCK or @auto), conv:CHANNELS or attention [default: linear]"),
 ]
 Strategy = Annotated[str | None, typer.Option(help="plain, lp-ft, gradual or auto [default: plain]")]
 Epochs = Annotated[int | None, typer.Option(help="passes over the training images, of each phase [default: by rule]")]

@@ -52,6 +52,8 @@ def print_summary(summary: Mapping[str, Any]) -> None:
         f"training    {summary['train']['accuracy']:.3f} ({summary['train']['n']} images), "
         f"epoch {summary['best_epoch']} of {summary['epochs_run']} kept"
     )
+    if summary["depth"]:
+        print(f"depth       {summary['depth']['chosen']}: {summary['depth']['why']}")
     for what, choice in (("sweep", summary["sweep"]), (summary["head"], summary["solved"])):
         if choice:
             print(f"{what:<12}{_choice(choice)}")

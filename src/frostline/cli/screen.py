@@ -62,7 +62,18 @@ class Screen:
     def listen(self, event: Event) -> None:
         """Show one event of a fit."""
         from frostline.features import FeatureProgress
-        from frostline.fitting import CachePlanned, EpochDone, FeaturesReady, PhaseDone, Planned, Resumed, Solved, Stopped, Swept
+        from frostline.fitting import (
+            CachePlanned,
+            DepthChosen,
+            EpochDone,
+            FeaturesReady,
+            PhaseDone,
+            Planned,
+            Resumed,
+            Solved,
+            Stopped,
+            Swept,
+        )
 
         if isinstance(event, Resumed):
             for name in event.damaged:
@@ -96,6 +107,8 @@ class Screen:
                 f"{tried} judged on {event.folds} folds of the training images in {event.seconds:.1f} s; best is {best.candidate}, "
                 f"accuracy {best.accuracy:.3f}, log loss {best.log_loss:.3f} where held out"
             )
+        elif isinstance(event, DepthChosen):
+            self.say(f"depth: {event.chosen} of {len(event.names)}; {event.why}")
         elif isinstance(event, EpochDone):
             val = "" if event.val_accuracy is None else f", validation {event.val_accuracy:.3f}"
             self.advance(self._phase, event.epoch, self._epochs, f"loss {event.train_loss:.3f}{val}")

@@ -2,6 +2,7 @@
 
 from frostline.fitting.events import (
     CachePlanned,
+    DepthChosen,
     EpochDone,
     Event,
     FeaturesReady,
@@ -23,6 +24,7 @@ from frostline.fitting.snapshot import Snapshot
 __all__ = [
     "CachePlanned",
     "Compute",
+    "DepthChosen",
     "EpochDone",
     "Event",
     "FeaturesReady",

@@ -85,7 +85,14 @@ def _not_in_memory(given: Given, compute: Compute) -> tuple[str, ...]:
 
 
 def choose_head(
-    model: TransferModel, phase: Phase, images: Labelled, given: Given, compute: Compute, device: torch.device, count: int
+    model: TransferModel,
+    phase: Phase,
+    images: Labelled,
+    given: Given,
+    compute: Compute,
+    device: torch.device,
+    count: int,
+    ready: Ready | None = None,
 ) -> Generator[FeatureProgress | CachePlanned | FeaturesReady | Swept, None, tuple[Given, Ready | None]]:
     """Sweep ``count`` heads and put the chosen one on the model, untrained; gives its settings and what it is to be trained on.
 
@@ -99,18 +106,21 @@ def choose_head(
         compute: how features are had.
         device: where the model is.
         count: heads to try.
+        ready: the features, where they were computed already.
 
     Raises:
         RecipeError: a class has one image only.
         DataError: nothing that can be read is left.
     """
     if not count:
-        return given, None
-    resolved = phase.plan.apply(model)
-    parts = split_resolved(model, resolved, model.example(2))
+        return given, ready
     number = len(images.train)
-    prefix = prefix_of(parts, model.opened, images, compute, device)
-    sources, images = yield from prepare(parts, prefix, images, given.views, compute, given.seed)
+    if ready is None:
+        resolved = phase.plan.apply(model)
+        parts = split_resolved(model, resolved, model.example(2))
+        prefix = prefix_of(parts, model.opened, images, compute, device)
+        ready = Ready(parts, prefix, *(yield from prepare(parts, prefix, images, given.views, compute, given.seed)))
+    sources = ready.sources
     assert isinstance(sources.train, FeatureRows)
     features = sources.train.first.to(device)
     rule = default_hyper(images=number, head="linear", backbone_trained=False)
@@ -123,4 +133,4 @@ def choose_head(
         given = replace(given, lr=key.lr, weight_decay=key.weight_decay)
     else:
         given = replace(given, solution=swept.chosen)
-    return given, Ready(parts, prefix, sources, images)
+    return given, ready

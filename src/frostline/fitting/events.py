@@ -101,6 +101,25 @@ class FeaturesReady:
 
 
 @dataclass(frozen=True)
+class DepthChosen:
+    """The depth that the head is put on was chosen by cross-validated ridges on training images alone.
+
+    Attributes:
+        names: of the depths, in forward order.
+        accuracies: of the ridges, where images were held out.
+        chosen: one of the names.
+        why: in words.
+        images: that they were told apart on.
+    """
+
+    names: tuple[str, ...]
+    accuracies: tuple[float, ...]
+    chosen: str
+    why: str
+    images: int
+
+
+@dataclass(frozen=True)
 class Swept:
     """Many heads have been tried on the training images alone, and one was chosen.
 
@@ -281,6 +300,7 @@ Event = (
     | CachePlanned
     | FeatureProgress
     | FeaturesReady
+    | DepthChosen
     | Swept
     | Solved
     | StepDone

@@ -17,6 +17,7 @@ from frostline.errors import RecipeError
 from frostline.features.images import ImageSet
 from frostline.fitting.budget import Budget
 from frostline.fitting.choose import check_choice, choose_head
+from frostline.fitting.depth import choose_depth, wants_depth
 from frostline.fitting.events import Event, Finished, Seen
 from frostline.fitting.forget import FEWEST, forgetting_of, originals
 from frostline.fitting.guard import Guards, overfitting
@@ -88,15 +89,15 @@ def fit(
         AuditError: a frozen tensor changed (a bug).
     """
     options.check()
-    phases = phases_of(strategy, plan, model.backbone)
-    auto = strategy == "auto"
+    phases, auto = phases_of(strategy, plan, model.backbone), strategy == "auto"
     options = _mixed(options, phases, auto=auto, judged=val_images is not None)
     given = Given(epochs, batch_size, lr, backbone_lr, weight_decay, options, views, seed, auto=auto, budget=budget)
     check_choice(model.head_spec, sweep, phases, given, compute)
     device = resolve_device(compute.device)
     model.to(device)
     images = Labelled(_image_set(train_images), None if val_images is None else _image_set(val_images))
-    given, ready = yield from _in_time(choose_head(model, phases[0], images, given, compute, device, sweep), budget)
+    given, ready = yield from _in_time(_choose(model, phases[0], images, given, compute, device, sweep), budget)
+    phases = phases_of(strategy, plan, model.backbone)
     plans = [phase.plan.resolve(model) for phase in phases]
     job = Job(model, device, compute, given, len(phases), len(images.train), originals(model, plans))
     ledger = Ledger() if resume is None else Ledger.of(resume.facts["ledger"])
@@ -117,6 +118,16 @@ def _run(
             break
     assert trained is not None  # there is at least one phase, and a snapshot is taken inside one
     return trained
+
+
+def _choose(
+    model: TransferModel, phase: Phase, images: Labelled, given: Given, compute: Compute, device: torch.device, sweep: int
+) -> Generator[Event, None, tuple[Given, Ready | None]]:
+    """The depth and the head, where they are to be chosen; gives the settings and the features, if they are at hand."""
+    ready = None
+    if wants_depth(model, auto=given.auto):
+        ready = yield from choose_depth(model, images, given, compute, device)
+    return (yield from choose_head(model, phase, images, given, compute, device, sweep, ready))
 
 
 _Event = TypeVar("_Event", bound=Event)

@@ -149,12 +149,17 @@ class FeatureShape:
         return side
 
 
+AUTO = "auto"
+"""In place of a block: the depth is chosen by cross-validation."""
+
+
 @dataclass(frozen=True)
 class HeadSpec:
     """A head by name: ``linear``, ``mlp:WIDTH``, ``conv:CHANNELS``, ``attention``, ``ridge`` or ``logistic``.
 
     The last two are linear heads whose weights are computed, not trained step by step. ``linear@blocks.4.2`` sits on what the block
     ``blocks.4.2`` gives, pooled, instead of the backbone's own features; likewise ``ridge``, ``logistic`` and ``mlp:WIDTH``.
+    ``linear@auto`` has the block chosen.
 
     >>> HeadSpec.parse("mlp:512")
     HeadSpec(kind='mlp', width=512, at=None)

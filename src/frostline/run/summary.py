@@ -12,7 +12,7 @@ from frostline.data.manifest import Manifest
 from frostline.fitting.baselines import Baselines
 from frostline.fitting.calibrate import Calibration
 from frostline.fitting.candidates import Judged, SteppedHead
-from frostline.fitting.events import Event, FeaturesReady, Finished, PhaseDone, Planned, Solved, Stopped, Swept
+from frostline.fitting.events import DepthChosen, Event, FeaturesReady, Finished, PhaseDone, Planned, Solved, Stopped, Swept
 from frostline.fitting.metrics import Scores, score
 from frostline.run.read import Run
 
@@ -98,6 +98,7 @@ def summarise(
         "test": None if honest.test is None else scores_json(honest.test),
         "cache": _cache(planned[-1], ready),
         "engine": dict(ready[-1].engine),
+        "depth": _depth(events),
         "sweep": _sweep(events),
         "solved": _solved(events),
         "seconds": {
@@ -146,6 +147,14 @@ def _settings(run: Run, planned: Planned, finished: Finished) -> dict[str, Any]:
         "weight_decay": None if solved else planned.hyper.weight_decay,
         "seed": run.recipe.seed,
     }
+
+
+def _depth(events: Sequence[Event]) -> dict[str, Any] | None:
+    for event in events:
+        if isinstance(event, DepthChosen):
+            tried = dict(zip(event.names, event.accuracies, strict=True))
+            return {"chosen": event.chosen, "why": event.why, "images": event.images, "accuracy": tried}
+    return None
 
 
 def _sweep(events: Sequence[Event]) -> dict[str, Any] | None:
