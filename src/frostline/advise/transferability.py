@@ -70,6 +70,6 @@ def shrunk_h_score(features: torch.Tensor, labels: torch.Tensor) -> float:
     shrunk, share = ledoit_wolf(f.numpy(), assume_centered=True)
     sums = torch.zeros(int(labels.max()) + 1, f.shape[1], dtype=f.dtype).index_add_(0, labels, f)
     counts = torch.bincount(labels).clamp(min=1)
-    between = (sums / counts[:, None].sqrt()) / math.sqrt(len(f) - 1)  # (classes, d): between.T @ between is cov(E[f | y])
-    solved = torch.linalg.lstsq(torch.from_numpy(shrunk), between.T).solution
+    between = (sums / counts[:, None].double().sqrt()) / math.sqrt(len(f) - 1)  # (classes, d): between.T @ between is cov(E[f | y])
+    solved = torch.linalg.pinv(torch.from_numpy(shrunk), hermitian=True) @ between.T
     return float((1 - share) * (between.T * solved).sum())

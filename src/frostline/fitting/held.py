@@ -81,7 +81,7 @@ def ridge_answers(
     features: torch.Tensor, labels: torch.Tensor, classes: int, folds: Sequence[Fold], strengths: torch.Tensor
 ) -> torch.Tensor:
     """The answers of :func:`ridge_held` for every strength, about 0 to 1: ``(S, N, classes)`` float64."""
-    x = scaled(features).double()
+    x = scaled(features)
     targets = torch.nn.functional.one_hot(labels, classes).double()
     y = targets - targets.mean(0)
     if len(x) < x.shape[1]:
@@ -112,6 +112,6 @@ def best_held(logits: torch.Tensor, labels: torch.Tensor) -> Held:
 
 
 def scaled(features: torch.Tensor) -> torch.Tensor:
-    """Features centred and scaled to unit mean variance over all images, ``(N, d)``."""
+    """Features centred and scaled to unit mean variance over all images, ``(N, d)`` float64."""
     centred = features.double() - features.double().mean(0)
-    return (centred / centred.square().mean().sqrt().clamp(min=1e-12)).float()
+    return centred / centred.square().mean().sqrt().clamp(min=1e-12)

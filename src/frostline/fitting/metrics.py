@@ -63,7 +63,7 @@ def wilson(successes: int, trials: int, z: float = 1.959963984540054) -> tuple[f
     denominator = 1 + z * z / trials
     centre = (share + z * z / (2 * trials)) / denominator
     half = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials)) / denominator
-    return max(0.0, centre - half), min(1.0, centre + half)
+    return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))  # rounding must not leave the share outside
 
 
 def mcnemar(one: int, other: int) -> float:

@@ -1,0 +1,303 @@
+"""What should be frozen: every piece of evidence against a reference or a known value, and the recommendation on made cases."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from sklearn.covariance import LedoitWolf
+from sklearn.datasets import load_digits, load_iris, load_wine
+from sklearn.linear_model import LogisticRegression, Ridge
+from torch import nn
+
+from conftest import make_images
+from frostline import FreezePlan, ImageSet, Recipe, TransferModel
+from frostline._rng import stream
+from frostline.advise import advise
+from frostline.advise.advice import advice_json
+from frostline.advise.cost import Cost, Speeds, cost_of, measured_step, module_speed
+from frostline.advise.evidence import AtDepth, Evidence, reach_of
+from frostline.advise.probes import LOGISTIC_STRENGTHS, learning_curve, logistic_probe, together
+from frostline.advise.recommend import Candidate, recommend
+from frostline.advise.transferability import logme, shrunk_h_score
+from frostline.advise.unlikeness import Unlikeness, unlikeness_of
+from frostline.backbone import open_backbone
+from frostline.backbone.tap import channel_statistics
+from frostline.errors import RecipeError
+from frostline.features.depths import END, at_depths
+from frostline.fitting.depth import sampled
+from frostline.fitting.folds import scale_of, stratified_folds
+from frostline.fitting.held import Held, differ, fall, ridge_answers, ridge_held, scaled
+
+
+def task(count=120, size=30, classes=3, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % classes
+    features = torch.randn(count, size, generator=g)
+    features[:, :classes] += 1.5 * nn.functional.one_hot(labels, classes)
+    return features, labels
+
+
+@pytest.mark.parametrize("size", [8, 200])
+def test_held_out_ridges_are_scikit_learns_on_the_same_folds(size):
+    features, labels = task(size=size)
+    folds = stratified_folds(labels, 5, seed=1)
+    strengths = torch.tensor([0.1, 10.0, 1000.0], dtype=torch.float64)
+    found = ridge_answers(features, labels, 3, folds, strengths)
+    x, y = scaled(features).double().numpy(), nn.functional.one_hot(labels, 3).double().numpy()
+    for number, alpha in enumerate(strengths.tolist()):
+        for fold in folds:
+            theirs = Ridge(alpha=alpha).fit(x[fold.train], y[fold.train]).predict(x[fold.held])
+            assert np.allclose(found[number, fold.held].numpy(), theirs, atol=1e-8)
+
+
+def test_held_out_logistic_regressions_are_as_right_as_scikit_learns():
+    features, labels = task(count=90, size=12)
+    folds = stratified_folds(labels, 3, seed=0)
+    found = logistic_probe(features, labels, 3, folds)
+    best = None
+    for c in LOGISTIC_STRENGTHS:
+        sure = np.zeros((90, 3))
+        for fold in folds:
+            scale = scale_of(features, fold.train)
+            x = ((features.double() - scale.mean) / scale.scale).numpy()
+            model = LogisticRegression(C=c, tol=1e-10, max_iter=10000).fit(x[fold.train], labels[fold.train])
+            sure[fold.held] = model.predict_proba(x[fold.held])
+        losses = -np.log(sure[np.arange(90), labels])
+        if best is None or losses.mean() < best[0]:
+            best = losses.mean(), (sure.argmax(1) == labels.numpy()).mean()
+    assert found.log_loss == pytest.approx(best[0], abs=1e-4)
+    assert found.accuracy == pytest.approx(best[1])
+
+
+@pytest.mark.parametrize(
+    ("load", "published"),
+    [(load_digits, 0.270277455465355), (load_iris, -0.1600602436621256), (load_wine, -0.004461018100426715)],
+)
+def test_logme_is_the_published_implementations_value(load, published):
+    """``LogME().fit(features, labels)`` of the authors' repository at commit 3a08950, run on these sets."""
+    data = load()
+    assert logme(torch.tensor(data.data), torch.tensor(data.target), int(data.target.max()) + 1) == pytest.approx(published, abs=1e-6)
+
+
+def test_logme_with_fewer_images_than_features_counts_no_empty_direction():
+    features, labels = task(count=20, size=50)
+    wide = torch.cat([features, torch.zeros(20, 400)], 1)
+    assert logme(features, labels, 3) == pytest.approx(logme(wide, labels, 3), abs=1e-9)
+
+
+def test_the_shrunk_h_score_is_its_formula():
+    features, labels = task(count=60, size=10)
+    x = features.double().numpy() - features.double().numpy().mean(0)
+    shrunk = LedoitWolf(assume_centered=True).fit(x)
+    g = np.stack([x[labels.numpy() == k].mean(0) for k in labels.tolist()])
+    wanted = np.trace(np.linalg.pinv(shrunk.covariance_) @ ((1 - shrunk.shrinkage_) * np.cov(g, rowvar=False)))
+    assert shrunk_h_score(features, labels) == pytest.approx(wanted, rel=1e-9)
+
+
+def test_several_depths_side_by_side_weigh_the_same_whatever_their_scale():
+    features, _ = task()
+    a, b = together([features, 100 * features + 7]).split(30, 1)
+    assert torch.allclose(a, b, atol=1e-4)
+
+
+def test_a_learning_curve_is_nested_and_ends_with_all_images():
+    features, labels = task(count=300)
+    folds = stratified_folds(labels, 5, seed=0)
+    curve = learning_curve(features, labels, 3, folds, seed=0)
+    assert [n for n, _ in curve] == [24, 60, 120, 240]
+    assert curve[-1][1].accuracy == ridge_held(features, labels, 3, folds).accuracy
+    assert curve[-1][1].log_loss < curve[0][1].log_loss
+
+
+def test_a_learning_curve_leaves_out_parts_that_lose_a_class():
+    features, labels = task(count=15)
+    assert [n for n, _ in learning_curve(features, labels, 3, stratified_folds(labels, 5, 0), seed=0)] == [3, 6, 12]
+
+
+def test_differences_are_told_image_by_image():
+    right = torch.tensor([True] * 10 + [False] * 10)
+    losses = torch.linspace(0.1, 2, 20)
+    one, other = Held(right, losses), Held(~right, losses - 0.5)
+    assert differ(one, one) == 1.0
+    assert differ(one, other) == 1.0
+    assert differ(Held(torch.ones(20, dtype=torch.bool)), one) == pytest.approx(2 * 0.5**10)
+    assert fall(one, one) == 0.0
+    noisy = Held(right, losses - 0.5 + 0.1 * torch.sin(torch.arange(20.0)))
+    assert fall(one, noisy) > 10
+    assert fall(noisy, one) < -10
+
+
+def test_channel_statistics_are_those_of_all_that_entered():
+    norm = nn.BatchNorm2d(3)
+    net = nn.Sequential(norm)
+    batches = torch.randn(2, 4, 3, 5, 5)
+    with channel_statistics(net, ["0"]) as met, torch.no_grad():
+        for batch in batches:
+            net.eval()(batch)
+    mean, variance = met["0"].moments()
+    values = batches.flatten(0, 1).transpose(0, 1).flatten(1).double()
+    assert torch.allclose(mean, values.mean(1), atol=1e-6)
+    assert torch.allclose(variance, values.var(1, unbiased=False), atol=1e-6)
+
+
+def test_images_like_those_a_norm_has_seen_are_near_and_others_far():
+    opened = open_backbone("tf_efficientnet_lite0")
+    g = torch.Generator().manual_seed(0)
+    norms = [m for m in opened.body.modules() if isinstance(m, nn.BatchNorm2d)]
+    images = torch.randn(8, 3, 224, 224, generator=g)
+    with torch.no_grad():
+        for m in norms:
+            m.momentum = None
+            m.reset_running_stats()
+        opened.body.train()(images)
+        opened.body.eval()
+    near, far = unlikeness_of(opened, images), unlikeness_of(opened, 5 + images)
+    assert near.images == 8
+    assert near.shift < 0.5 < far.shift
+    assert 0 < near.confidence <= 1
+    assert near.classifier == 1000
+    assert unlikeness_of(open_backbone(nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())), images).shift is None
+
+
+def test_a_sample_keeps_every_class_at_its_share():
+    labels = tuple([0] * 900 + [1] * 100)
+    images = ImageSet(tuple(f"{i}" for i in range(1000)), tuple(f"{i}" for i in range(1000)), labels)
+    few = sampled(images, 100, seed=0)
+    assert (few.labels.count(0), few.labels.count(1)) == (90, 10)
+    assert list(few.paths) == sorted(few.paths, key=int)
+    assert sampled(images, 1000, 0) is images
+
+
+def test_reaches_begin_at_the_depth_before_what_is_unfrozen():
+    opened = open_backbone("tf_efficientnet_lite0")
+    depths = at_depths(opened)
+    reach = {selector: depths.names[first] for selector, first in reach_of(opened, depths).items()}
+    assert reach == {"last:1": "blocks.6.0", "last:2": "blocks.5.3", "last:4": "blocks.5.1", "last:8": "blocks.4.0", "all": "conv_stem"}
+
+
+def test_what_is_unfrozen_costs_more_the_more_it_is():
+    opened = open_backbone("tf_efficientnet_lite0")
+    model = TransferModel(opened)
+    images = torch.randn(8, 3, 96, 96)
+    module, shares = module_speed(opened.body, images)
+    assert list(shares.values()) == sorted(shares.values())
+    assert list(shares.values())[-1] == pytest.approx(1.0)
+    speeds = Speeds(500.0, 200.0, module, shares, 1.0)
+    before = {n: p.clone() for n, p in model.named_parameters()}
+    steps = {u: measured_step(model, u, images, speeds) for u in ("none", "last:1", "last:4", "all")}
+    assert all(torch.equal(p, before[n]) and p.grad is None for n, p in model.named_parameters())
+    assert steps["none"].before == 1.0
+    assert steps["all"].before == 0.0
+    assert steps["last:1"].saved < steps["last:4"].saved < steps["all"].saved
+    assert steps["last:1"].trained < steps["last:4"].trained < steps["all"].trained
+    costs = [cost_of(s, speeds, (100, 25), 1280, 0 if u == "all" else 5000, 10**9, probe=u != "none") for u, s in steps.items()]
+    assert costs[0].seconds < costs[2].seconds < costs[3].seconds
+    assert all(c.interval[0] <= c.seconds <= c.interval[1] for c in costs)
+    assert costs[3].peak_memory > costs[1].peak_memory > 10**9
+    FreezePlan("none").apply(model)
+
+
+def held(accuracy, loss, count=200, seed=0):
+    noise = 0.3 * torch.randn(count, generator=stream(seed, "made"))
+    return Held(torch.arange(count) < round(accuracy * count), loss + noise)
+
+
+NOTHING = Unlikeness(10, 0.2, 0.1, 0.7, 1000)
+
+
+def evidence(curve=(), best="b.5", why=""):
+    depths = tuple(AtDepth(n, 8, held(0.9, 0.3), held(0.9, 0.3), held(0.8, 0.5), 0.1, 1.0) for n in (best, END))
+    return Evidence("net", 200, 200, 2, 100, 0.5, 5, depths if not why else depths[1:], {}, curve, NOTHING, None, why, (1.0, 1.0))
+
+
+def candidate(unfreeze, loss, accuracy=0.9, seconds=10.0, head="linear", backbone="net", seed=0):
+    cost = Cost(seconds, (seconds / 2, seconds), 10**9, 10**6)
+    return Candidate(backbone, unfreeze, "plain" if unfreeze == "none" else "lp-ft", head, held(accuracy, loss, seed=seed), cost)
+
+
+def test_nothing_is_unfrozen_where_nothing_is_gained_beyond_noise():
+    plans = [candidate("none", 0.30, seconds=5), candidate("last:2", 0.299, 0.905, seed=1), candidate("all", 0.31, seconds=100, seed=2)]
+    found = recommend(plans, [evidence()])
+    assert found.pick is plans[0]
+    assert "Train the head alone" in found.why
+    assert "inside the noise" in found.why
+    assert found.ranked[0] is plans[0]
+
+
+def test_of_plans_that_are_as_good_as_the_best_the_quickest_is_taken():
+    plans = [
+        candidate("none", 0.6, 0.8, seconds=5),
+        candidate("last:2", 0.301, 0.92, seconds=20, seed=1),
+        candidate("last:4", 0.300, 0.93, seconds=50, seed=2),
+        candidate("all", 0.300, 0.93, seconds=300, seed=3),
+    ]
+    found = recommend(plans, [evidence()])
+    assert found.pick is plans[1]
+    assert "Unfreeze last:2" in found.why
+    assert found.runner_up is plans[2]
+
+
+def test_a_head_on_an_earlier_block_is_taken_where_it_is_better_and_no_unfreezing_is():
+    plans = [
+        candidate("none", 0.6, 0.8, seconds=5),
+        candidate("none", 0.3, 0.9, 5, "linear@b.5"),
+        candidate("last:2", 0.31, 0.9, 20, seed=1),
+    ]
+    found = recommend(plans, [evidence()])
+    assert found.pick is plans[1]
+    assert "Put the head on b.5" in found.why
+
+
+def test_more_labels_are_advised_where_the_curve_still_falls():
+    rising = ((50, held(0.8, 0.6)), (100, held(0.9, 0.3)))
+    assert "More labels would help: from 50 to 100" in recommend([candidate("none", 0.3)], [evidence(rising)]).why
+    flat = ((50, held(0.9, 0.3, seed=1)), (100, held(0.9, 0.3)))
+    assert "More labels" not in recommend([candidate("none", 0.3)], [evidence(flat)]).why
+    assert "would help most" in recommend([candidate("none", 0.3)], [evidence()]).why
+
+
+def test_of_two_backbones_the_better_is_taken_and_of_equals_the_quicker():
+    other = replace(evidence(), backbone="other")
+    better = candidate("none", 0.2, 0.95, 20, backbone="other")
+    assert recommend([candidate("none", 0.6, 0.8, 5), better], [evidence(), other]).pick is better
+    equal = candidate("none", 0.6, 0.8, 20, backbone="other", seed=1)
+    assert recommend([candidate("none", 0.6, 0.8, 5), equal], [evidence(), other]).pick.backbone == "net"
+
+
+def test_nothing_is_said_of_depth_where_nothing_is_known():
+    assert "cannot be read" in recommend([candidate("none", 0.3)], [evidence(why="its forward pass cannot be read")]).why
+
+
+def test_an_advice_is_complete_and_no_test_image_is_looked_at(tiny_module, monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(tiny_module))
+    for split, seed in (("train", 0), ("val", 1)):
+        make_images(tmp_path / "data" / split, {"green": 20, "red": 20}, seed)
+    (tmp_path / "data" / "test" / "green").mkdir(parents=True)
+    (tmp_path / "data" / "test" / "green" / "broken.png").write_bytes(b"no image")
+    recipe = Recipe(data=str(tmp_path / "data"), backbone="tiny_net:build")
+    met = []
+    told = advice_json(advise(recipe, cache=tmp_path / "cache", listen=met.append))
+    own = told["evidence"]["tiny_net:build"]
+    assert own["images"] == own["of"] == 80
+    assert [d["name"] for d in own["depths"]] == ["stem.0", "body.0", END]
+    assert {c["unfreeze"] for c in told["candidates"]} == {"none", "last:1", "all", "norm"}
+    for c in told["candidates"]:
+        assert c["interval"][0] <= c["val_accuracy"] <= c["interval"][1]
+        assert c["seconds_interval"][0] <= c["seconds"]
+        assert c["peak_memory_bytes"] > 10**7
+    assert told["recommended"]["unfreeze"] in {c["unfreeze"] for c in told["candidates"]}
+    again = []
+    same = advice_json(advise(recipe, cache=tmp_path / "cache", listen=again.append))
+    assert next(e for e in again if type(e).__name__ == "FeaturesReady").extracted.hit
+    assert same["evidence"]["tiny_net:build"]["depths"] == own["depths"]
+
+
+def test_a_class_of_one_image_is_refused(tiny_module, monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(tiny_module))
+    make_images(tmp_path / "train", {"green": 8, "red": 1})
+    make_images(tmp_path / "val", {"green": 4, "red": 0}, 1)
+    with pytest.raises(RecipeError, match="one training image"):
+        advise(Recipe(data=str(tmp_path / "train"), val=str(tmp_path / "val"), backbone="tiny_net:build"), cache=None)
