@@ -1,0 +1,109 @@
+"""``frostline advise``, ``--strategy auto``, ``--head linear@auto`` and ``--budget``, as a person runs them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from conftest import make_images
+
+TINY = ("--backbone", "tiny_net:build", "--quiet")
+
+
+@pytest.fixture(scope="module")
+def split_images(tmp_path_factory):
+    root = tmp_path_factory.mktemp("split") / "data"
+    for split, seed in (("train", 0), ("val", 1), ("test", 2)):
+        make_images(root / split, {"green": 24, "red": 24}, seed)
+    return root
+
+
+def test_json_has_the_keys_of_the_contract(frostline, split_images):
+    ran = frostline("advise", split_images, *TINY, "--json")
+    assert ran.returncode == 0, ran.stderr
+    told = json.loads(ran.stdout)
+    assert {"recommended", "candidates", "evidence", "why"} <= set(told)
+    assert {"unfreeze", "strategy"} <= set(told["recommended"])
+    for candidate in told["candidates"]:
+        assert {"unfreeze", "strategy", "val_accuracy", "interval", "seconds", "peak_memory_bytes"} <= set(candidate)
+    assert told["evidence"]["tiny_net:build"]["images"] == 96
+
+
+def test_words_draw_every_depth_and_say_what_to_run(frostline, split_images):
+    ran = frostline("advise", split_images, *TINY)
+    assert ran.returncode == 0, ran.stderr
+    for name in ("stem.0", "body.0", "backbone", "the head alone", "--unfreeze all"):
+        assert name in ran.stdout
+    assert f"frostline train {split_images}" in ran.stdout
+    assert "█" in ran.stdout
+
+
+def test_two_backbones_are_compared(frostline, split_images):
+    ran = frostline("advise", split_images, *TINY, "--backbone", "tf_efficientnet_lite0", "--json")
+    assert ran.returncode == 0, ran.stderr
+    told = json.loads(ran.stdout)
+    assert set(told["evidence"]) == {"tiny_net:build", "tf_efficientnet_lite0"}
+    assert {c["backbone"] for c in told["candidates"]} == {"tiny_net:build", "tf_efficientnet_lite0"}
+
+
+def test_a_class_of_one_image_is_one_clear_line(frostline, tmp_path):
+    make_images(tmp_path / "train", {"green": 8, "red": 1})
+    make_images(tmp_path / "val", {"green": 4})
+    ran = frostline("advise", tmp_path / "train", "--val", tmp_path / "val", *TINY)
+    assert ran.returncode == 2
+    assert len(ran.stderr.strip().splitlines()) == 1
+
+
+def test_auto_tells_its_steps_and_never_ends_below_the_probe(frostline, split_images, tmp_path):
+    ran = frostline("train", split_images, *TINY, "--strategy", "auto", "--out", tmp_path / "run", "--json")
+    assert ran.returncode == 0, ran.stderr
+    told = json.loads(ran.stdout)
+    assert told["audit"]["frozen_unchanged"]
+    assert len(told["auto"]) == len(told["phases"])
+    assert told["depth"]["chosen"] in told["depth"]["accuracy"]
+    assert told["phases"][0]["name"] == "linear probe"
+    for phase in told["phases"][1:]:
+        assert phase["gain"] is not None
+        assert phase["kept"] == (phase["val_loss_after"] < phase["val_loss_before"])
+    ran = frostline("evaluate", tmp_path / "run", split_images / "test", "--json")
+    assert json.loads(ran.stdout)["accuracy"] == pytest.approx(told["test"]["accuracy"])
+
+
+@pytest.mark.parametrize("more", [("--sweep", "4"), (), ("--head", "ridge@auto")])
+def test_the_depth_of_a_head_is_chosen_on_training_images(frostline, split_images, tmp_path, more):
+    head = () if "--head" in more else ("--head", "linear@auto")
+    ran = frostline("train", split_images, *TINY, *head, *more, "--out", tmp_path / "run", "--json")
+    assert ran.returncode == 0, ran.stderr
+    told = json.loads(ran.stdout)
+    assert set(told["depth"]["accuracy"]) == {"stem.0", "body.0", "backbone"}
+    at = told["head"].partition("@")[2] or "backbone"
+    assert at == told["depth"]["chosen"]
+    assert told["cache"]["cut"] == at
+    ran = frostline("predict", tmp_path / "run", split_images / "test" / "green" / "000.png", "--json")
+    assert ran.returncode == 0, ran.stderr
+
+
+@pytest.mark.parametrize("words", ["soon", "0s", "-3", "5 parsecs"])
+def test_no_length_of_time(frostline, split_images, words):
+    ran = frostline("train", split_images, *TINY, "--budget", words)
+    assert ran.returncode == 2
+    assert "--budget" in ran.stderr
+    assert len(ran.stderr.strip().splitlines()) == 1
+
+
+def test_too_short_a_budget_says_what_there_would_be_time_for(frostline, split_images, tmp_path):
+    ran = frostline("train", split_images, *TINY, "--budget", "0.1s", "--out", tmp_path / "run")
+    assert ran.returncode == 2
+    assert "a head on the frozen backbone needs about" in ran.stderr
+    assert not (tmp_path / "run" / "summary.json").exists()
+
+
+def test_a_budget_ends_training_with_a_usable_model(frostline, split_images, tmp_path):
+    flags = ("--unfreeze", "all", "--epochs", "100000", "--budget", "15s")
+    ran = frostline("train", split_images, *TINY, *flags, "--out", tmp_path / "run", "--json")
+    assert ran.returncode == 0, ran.stderr
+    told = json.loads(ran.stdout)
+    assert told["epochs_run"] < 100000
+    assert told["seconds"]["total"] < 60  # a machine under load is late, but not for a hundred thousand epochs
+    assert frostline("predict", tmp_path / "run", split_images / "test" / "green" / "000.png").returncode == 0
