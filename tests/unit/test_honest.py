@@ -109,7 +109,8 @@ def test_a_gain_is_told_from_noise_image_by_image():
     noise = gain_of(flat, torch.where(torch.arange(40)[:, None] < 21, better, -better), labels)
     assert not noise.sure
     assert another_step("a", sure, kept=True)[0]
-    assert not another_step("a", noise, kept=True)[0]
+    assert not another_step("a", noise, kept=False)[0]
+    assert "inside its noise" in another_step("a", noise, kept=False)[1]
     assert not another_step("a", sure, kept=False)[0]
     assert "undone" in another_step("a", sure, kept=False)[1]
     assert another_step("a", None, kept=True)[0]

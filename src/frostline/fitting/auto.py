@@ -9,7 +9,7 @@ import torch
 from frostline.fitting.metrics import mcnemar
 
 ERRORS = 1.0
-"""Standard errors that the fall of the loss must be above zero for another step."""
+"""Standard errors that the fall of the loss must be above zero for a step to be kept, and another one taken."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,6 @@ def another_step(phase: str, gain: Gain | None, *, kept: bool) -> tuple[bool, st
     if gain is None:
         return True, f"{phase}: what the steps after it are held against"
     if not kept:
-        return False, f"{phase}: undone and nothing more unfrozen, {gain}"
-    if not gain.sure:
-        return False, f"{phase}: kept but nothing more unfrozen, the gain is inside its noise: {gain}"
+        noise = "" if gain.sure or gain.loss <= 0 else "the gain is inside its noise: "
+        return False, f"{phase}: undone and nothing more unfrozen, {noise}{gain}"
     return True, f"{phase}: kept, {gain}"

@@ -180,6 +180,7 @@ def run_phase(
     proof.check()
     gain = None if judged_before is None else gain_of(judged_before, *_judged(parts, sources.val, eval_batch))
     kept = not diverged and (ledger.val_loss is None or loss is None or loss < ledger.val_loss)
+    kept = kept and (gain is None or gain.sure or not job.given.auto)
     if not kept:
         put_back(tensors, start)
     seconds = clock.trained(progress.epoch)
