@@ -106,7 +106,7 @@ def test_a_gain_is_told_from_noise_image_by_image():
     assert (sure.repaired, sure.broken) == (20, 0)
     assert sure.chance == mcnemar(20, 0)
     assert sure.loss == pytest.approx(float(nn.functional.cross_entropy(flat, labels) - nn.functional.cross_entropy(better, labels)))
-    noise = gain_of(flat, torch.where(torch.arange(40)[:, None] < 21, better, -better), labels)
+    noise = gain_of(flat, torch.where(torch.arange(40)[:, None] < 26, better, -better), labels)
     assert not noise.sure
     assert another_step("a", sure, kept=True)[0]
     assert not another_step("a", noise, kept=False)[0]
