@@ -177,7 +177,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         leaks = Leaks(duplicates_across(manifest, digests), None)
         assert isinstance(events[-1], Finished)
         finished, calibration = calibrated(model.head, events[-1], self.random_state)
-        honest = Honest(None, baselines_of(finished), calibration, leaks)
+        honest = Honest(None, None, baselines_of(finished), calibration, leaks)
         summary = summarise(run, [*events[:-1], finished], honest, manifest, phases_json(events), timing)
         metrics = [asdict(e) for e in events if isinstance(e, EpochDone)]
         self._record = RunRecord(recipe, summary, metrics, manifest, model, original)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from frostline._device import resolve_device
 from frostline.backbone import open_backbone
 from frostline.data.views import Views
 from frostline.errors import PlanError
-from frostline.features import FeatureProgress
+from frostline.features import FeatureProgress, ImageSet
 from frostline.fitting import Compute, EpochDone, Event, Finished, PhaseDone, Resumed, Snapshot, StepDone, Stopped, fit
 from frostline.fitting.baselines import baselines_of
 from frostline.fitting.budget import Budget, seconds_of
@@ -20,8 +21,9 @@ from frostline.fitting.events import FeaturesReady
 from frostline.fitting.prepare import Labelled, prefix_of, prepare
 from frostline.freeze import FreezePlan
 from frostline.freeze.cut import split_resolved
-from frostline.gather import AtHand, by_split, gather, read_images
+from frostline.gather import by_split, gather, read_images
 from frostline.model import TransferModel
+from frostline.nested import check_nested, nested
 from frostline.quality.leak import leaks_of
 from frostline.recipe import Recipe
 from frostline.run import Run, RunRecord, write_run
@@ -64,6 +66,7 @@ def train(
         FrostlineError: what was asked for cannot be done; nothing was written to ``out`` that hinders another try.
     """
     began = time.perf_counter()
+    check_nested(recipe)
     (check_begun if resume else claim)(out)
     at_hand = gather(recipe, cache, offline=offline)
     identity = identity_of(at_hand.manifest, at_hand.digests, at_hand.model.opened, resolve_device(recipe.device))
@@ -74,7 +77,7 @@ def train(
     budget = None if recipe.budget is None else Budget(seconds_of(recipe.budget), began - startup, len(at_hand.images["test"]))
     if budget is not None:
         budget.begin()
-    for event in _fit(recipe, at_hand, cache, journal.snapshot, budget):
+    for event in _fit(recipe, at_hand.model, (at_hand.images["train"], at_hand.images["val"]), cache, journal.snapshot, budget):
         if not events and not resume:
             begin(out, recipe, identity)
         if not isinstance(event, StepDone | FeatureProgress):
@@ -93,19 +96,24 @@ def train(
         test = evaluate_images(run, at_hand.images["test"], prefix, cache=cache)[0]
     leaks = leaks_of(at_hand.manifest, at_hand.digests, finished)
     timing = Timing(startup, began, time.perf_counter())
-    honest = Honest(test, baselines_of(finished), calibration, leaks)
+    folds = None
+    if recipe.nested and test is None:
+        folds = nested(recipe, at_hand, lambda model, *sets: _fit(recipe, model, sets, cache, None, None), cache)
+    honest = Honest(test, None if folds is None else asdict(folds), baselines_of(finished), calibration, leaks)
     summary = summarise(run, [*events[:-1], finished], honest, at_hand.manifest, journal.phases, timing)
     summary = write_run(out, RunRecord(recipe, summary, journal.epochs, at_hand.manifest, at_hand.model, at_hand.original))
     journal.close()
     return summary
 
 
-def _fit(recipe: Recipe, at_hand: AtHand, cache: Path | None, resume: Snapshot | None, budget: Budget | None) -> Iterator[Event]:
+def _fit(
+    recipe: Recipe, model: TransferModel, sets: Sequence[ImageSet], cache: Path | None, resume: Snapshot | None, budget: Budget | None
+) -> Iterator[Event]:
     return fit(
-        at_hand.model,
+        model,
         FreezePlan(recipe.unfreeze, recipe.batch_norm),
-        at_hand.images["train"],
-        at_hand.images["val"],
+        sets[0],
+        sets[1],
         strategy=recipe.strategy,
         epochs=recipe.epochs,
         batch_size=recipe.batch_size,

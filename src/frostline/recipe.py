@@ -46,6 +46,7 @@ class Recipe(BaseModel):
     wise: bool = False
     sweep: int = Field(default=0, ge=0)
     budget: str | None = None
+    nested: int = Field(default=0, ge=0)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     engine: Literal["auto", "plain", "eager", "openvino", "compile"] = "auto"
     storage: Literal["fp32", "fp16", "bf16"] = "fp32"

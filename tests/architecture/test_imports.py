@@ -26,6 +26,7 @@ ROOMS = (
     "run",
     "gather",
     "use",
+    "nested",
     "quality",
     "advise",
     "export",

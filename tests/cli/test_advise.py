@@ -28,6 +28,7 @@ def test_json_has_the_keys_of_the_contract(frostline, split_images):
     for candidate in told["candidates"]:
         assert {"unfreeze", "strategy", "val_accuracy", "interval", "seconds", "peak_memory_bytes"} <= set(candidate)
     assert told["evidence"]["tiny_net:build"]["images"] == 96
+    assert told["evidence"]["tiny_net:build"]["suspect_labels"] >= 0
 
 
 def test_words_draw_every_depth_and_say_what_to_run(frostline, split_images):
@@ -108,3 +109,19 @@ def test_a_budget_ends_training_with_a_usable_model(frostline, split_images, tmp
     assert told["epochs_run"] < 100000
     assert told["seconds"]["total"] < 60  # a machine under load is late, but not for a hundred thousand epochs
     assert frostline("predict", tmp_path / "run", split_images / "test" / "green" / "000.png").returncode == 0
+
+
+def test_nested_cross_validation_judges_every_image_once(frostline, images, tmp_path):
+    ran = frostline("train", images, *TINY, "--nested", "3", "--out", tmp_path / "run", "--json")
+    assert ran.returncode == 0, ran.stderr
+    told = json.loads(ran.stdout)["nested"]
+    assert (told["n"], told["folds"]) == (60, 3)
+    assert told["interval"][0] <= told["accuracy"] <= told["interval"][1]
+
+
+@pytest.mark.parametrize("flags", [("--nested", "1"), ("--nested", "3", "--unfreeze", "last:1")])
+def test_what_nested_cross_validation_cannot_go_with(frostline, images, tmp_path, flags):
+    ran = frostline("train", images, *TINY, *flags, "--out", tmp_path / "run")
+    assert ran.returncode == 2
+    assert "--nested" in ran.stderr
+    assert len(ran.stderr.strip().splitlines()) == 1

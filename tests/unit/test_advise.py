@@ -208,9 +208,9 @@ def held(accuracy, loss, count=200, seed=0):
 NOTHING = Unlikeness(10, 0.2, 0.1, 0.7, 1000)
 
 
-def evidence(curve=(), best="b.5", why=""):
+def evidence(curve=(), best="b.5", why="", suspects=0):
     depths = tuple(AtDepth(n, 8, held(0.9, 0.3), held(0.9, 0.3), held(0.8, 0.5), 0.1, 1.0) for n in (best, END))
-    return Evidence("net", 200, 200, 2, 100, 0.5, 5, depths if not why else depths[1:], {}, curve, NOTHING, None, why, (1.0, 1.0))
+    return Evidence("net", 200, 200, 2, 100, 0.5, 5, depths if not why else depths[1:], {}, suspects, curve, NOTHING, None, why, (1.0, 1.0))
 
 
 def candidate(unfreeze, loss, accuracy=0.9, seconds=10.0, head="linear", backbone="net", seed=0):
@@ -257,6 +257,11 @@ def test_more_labels_are_advised_where_the_curve_still_falls():
     flat = ((50, held(0.9, 0.3, seed=1)), (100, held(0.9, 0.3)))
     assert "More labels" not in recommend([candidate("none", 0.3)], [evidence(flat)]).why
     assert "would help most" in recommend([candidate("none", 0.3)], [evidence()]).why
+
+
+def test_labels_that_look_wrong_are_told_where_they_are_many():
+    assert "40 of 200 labels look wrong" in recommend([candidate("none", 0.3)], [evidence(suspects=40)]).why
+    assert "look wrong" not in recommend([candidate("none", 0.3)], [evidence(suspects=4)]).why
 
 
 def test_of_two_backbones_the_better_is_taken_and_of_equals_the_quicker():

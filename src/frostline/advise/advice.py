@@ -203,6 +203,7 @@ def _evidence_json(evidence: Evidence) -> dict[str, Any]:
         "folds": evidence.folds,
         "depths": [_depth_json(d) for d in evidence.depths],
         "from_cut_to_end": {n: _held_json(h) for n, h in evidence.reaches.items()},
+        "suspect_labels": evidence.suspects,
         "learning_curve": [{"n": n, **_held_json(h)} for n, h in evidence.curve],
         "unlikeness": {n: getattr(unlike, n) for n in ("images", "shift", "spread", "confidence", "classifier")},
         "engine": evidence.engine.facts(),

@@ -27,6 +27,7 @@ from frostline.fitting.held import Held, ridge_held
 from frostline.fitting.prepare import Compute, Labelled, prefix_of, prepare
 from frostline.fitting.sources import FeatureRows
 from frostline.freeze.layers import layers_of
+from frostline.quality.suspects import find_suspects
 
 SAMPLE = 1000
 """Images that evidence is taken from, at most: half a point is seen with that many, and no matrix grows beyond them."""
@@ -75,6 +76,7 @@ class Evidence:
         depths: in forward order.
         reaches: by the selector that unfreezes from there (``last:2``, ``all``): a ridge on the features of all depths from the cut to
             the end.
+        suspects: images whose label is doubted (Northcutt 2021) by the logistic regression at the end.
         curve: ridge at the end, by number of training images.
         unlikeness: how new the images are to the backbone.
         engine: what ran the backbone.
@@ -91,6 +93,7 @@ class Evidence:
     folds: int
     depths: tuple[AtDepth, ...]
     reaches: dict[str, Held]
+    suspects: int
     curve: tuple[tuple[int, Held], ...]
     unlikeness: Unlikeness
     engine: Engine
@@ -156,6 +159,7 @@ def gather_evidence(
         len(folds),
         examined,
         _reaches(opened, depths, features, labels, classes, folds),
+        _suspects(examined[-1].logistic, labels),
         learning_curve(features[-1], labels, classes, folds, seed),
         unlikeness_of(opened, some_images(opened, labelled.train, device)),
         prefix.engine,
@@ -170,6 +174,10 @@ def some_images(opened: Backbone, images: ImageSet, device: torch.device) -> tor
     paths: list[Path] = [images.paths[i * len(images) // count] for i in range(count)]
     found = [p for batch in pixel_batches(paths, opened.preprocess, full_batches(count)) for p in batch if not isinstance(p, DecodeError)]
     return opened.preprocess.normalise(torch.stack(found).to(device))
+
+
+def _suspects(held: Held, labels: torch.Tensor) -> int:
+    return 0 if held.logits is None else len(find_suspects(held.logits.softmax(1), labels))
 
 
 def _at(name: str, features: torch.Tensor, labels: torch.Tensor, classes: int, folds: Sequence[Fold]) -> AtDepth:

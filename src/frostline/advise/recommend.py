@@ -125,7 +125,13 @@ def _unlike(evidence: Evidence) -> str:
 
 
 def _labels(evidence: Evidence) -> list[str]:
-    """Whether more labels would help, by the last step of the learning curve."""
+    """Whether more labels would help, by the last step of the learning curve, and whether those that are there look right."""
+    if evidence.suspects > 0.05 * evidence.images:
+        return [f"{evidence.suspects} of {evidence.images} labels look wrong: frostline data DATA shows them.", *_more(evidence)]
+    return _more(evidence)
+
+
+def _more(evidence: Evidence) -> list[str]:
     if len(evidence.curve) < 2:
         return ["Some classes have so few images that a learning curve says nothing: more labels would help most."]
     (few, less), (all_, more) = evidence.curve[-2:]

@@ -42,6 +42,10 @@ Wise = Annotated[
 BatchNorm = Annotated[str | None, typer.Option(help="in frozen layers: frozen, affine or train [default: frozen]")]
 Sweep = Annotated[int | None, typer.Option(help="heads to try at once by cross-validation on the training images, 0 is off [default: 0]")]
 Budget = Annotated[str | None, typer.Option(help="time for all of it, such as 90s or 10m: the best so far is kept")]
+Nested = Annotated[
+    int | None,
+    typer.Option(help="folds of a nested cross-validation, where there is no test set [default: 0]"),
+]
 Precision = Annotated[str | None, typer.Option(help="of the frozen layers: auto, fp32 or bf16 [default: auto]")]
 Engine = Annotated[
     str | None,

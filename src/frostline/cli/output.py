@@ -62,6 +62,8 @@ def print_summary(summary: Mapping[str, Any]) -> None:
     if summary["val"]:
         chose = "" if summary["test"] else "; it also chose the epoch, no test set was given"
         print(f"validation  {interval(summary['val'])}{chose}")
+    if summary["nested"]:
+        print(f"nested      {interval(summary['nested'])}; of {summary['nested']['folds']} models, none of them chosen by these images")
     if summary["baselines"]:
         print(f"baselines   {_baselines(summary['baselines'])}")
     if summary["calibration"]:

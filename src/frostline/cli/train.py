@@ -50,6 +50,7 @@ def train(
     batch_norm: options.BatchNorm = None,
     sweep: options.Sweep = None,
     budget: options.Budget = None,
+    nested: options.Nested = None,
     precision: options.Precision = None,
     engine: options.Engine = None,
     storage: options.Storage = None,

@@ -19,10 +19,12 @@ class Held:
     Attributes:
         right: ``(N,)`` bool, of every image that was held out.
         losses: ``(N,)`` log loss of each, in nats; None for what gives no probabilities.
+        logits: ``(N, classes)``, likewise.
     """
 
     right: torch.Tensor
     losses: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
 
     @property
     def accuracy(self) -> float:
@@ -108,7 +110,7 @@ def best_held(logits: torch.Tensor, labels: torch.Tensor) -> Held:
     """Of logits ``(S, N, classes)`` the set with the lowest log loss."""
     losses = torch.stack([torch.nn.functional.cross_entropy(own, labels, reduction="none") for own in logits]).nan_to_num(torch.inf)
     best = int(losses.mean(1).argmin())
-    return Held(logits[best].argmax(1) == labels, losses[best])
+    return Held(logits[best].argmax(1) == labels, losses[best], logits[best])
 
 
 def scaled(features: torch.Tensor) -> torch.Tensor:

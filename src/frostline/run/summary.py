@@ -45,12 +45,14 @@ class Honest:
 
     Attributes:
         test: scores on test images, where there are any.
+        nested: what the recipe reaches in nested cross-validation, as plain values; None where it was not asked for.
         baselines: what is reached without training; None without validation images.
         calibration: what was done to the probabilities; None where nothing was.
         leaks: copies of images in two splits.
     """
 
     test: Scores | None
+    nested: object
     baselines: Baselines | None
     calibration: Calibration | None
     leaks: Leaks
@@ -114,6 +116,7 @@ def summarise(
         "images_skipped": [{"path": str(p), "why": why} for r in ready for p, why in r.skipped],
         "duplicates_across_splits": _pairs(honest.leaks.exact),
         "near_duplicates_across_splits": None if honest.leaks.near is None else _pairs(honest.leaks.near),
+        "nested": honest.nested,
         "baselines": None if honest.baselines is None else asdict(honest.baselines),
         "calibration": None if honest.calibration is None else asdict(honest.calibration),
         "guards": _guards(finished),

@@ -1,0 +1,89 @@
+"""Nested cross-validation of a whole recipe: every image is labelled by a model that was neither trained on it nor chosen by it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from frostline._device import resolve_device
+from frostline.errors import RecipeError
+from frostline.features.images import ImageSet
+from frostline.fitting.calibrate import calibrated
+from frostline.fitting.events import Event, Finished
+from frostline.fitting.folds import stratified_folds
+from frostline.fitting.metrics import wilson
+from frostline.gather import AtHand
+from frostline.model import TransferModel
+from frostline.recipe import Recipe
+from frostline.run import Run
+from frostline.use import evaluate_images
+
+INNER = 5
+"""One in so many of a fold's training images chooses its epochs."""
+
+
+@dataclass(frozen=True)
+class Nested:
+    """What the recipe reaches on images that no choice has seen.
+
+    Attributes:
+        n: images, each counted once.
+        accuracy: share labelled right.
+        interval: 95 % interval (Wilson 1927); folds share training images, it is a little too narrow (Bengio 2004).
+        log_loss: mean, in nats.
+        folds: how many models were trained.
+    """
+
+    n: int
+    accuracy: float
+    interval: tuple[float, float]
+    log_loss: float
+    folds: int
+
+
+def nested(
+    recipe: Recipe, at_hand: AtHand, train: Callable[[TransferModel, ImageSet, ImageSet], Iterator[Event]], cache: Path | None
+) -> Nested:
+    """Train the recipe once a fold, on the training and validation images together.
+
+    Args:
+        recipe: what to do; ``recipe.nested`` is the number of folds.
+        at_hand: images and backbone as they were before training.
+        train: fits a model on some images, judged by others.
+        cache: folder of the feature cache; with it, frozen layers are not run again.
+
+    Raises:
+        RecipeError: a class has too few images for that many folds.
+    """
+    images = at_hand.images["train"] + at_hand.images["val"]
+    folds = stratified_folds(torch.tensor(images.labels), recipe.nested, recipe.seed)
+    right, loss, count = 0, 0.0, 0
+    for fold in folds:
+        model = TransferModel(at_hand.model.opened, recipe.head, len(at_hand.manifest.classes), recipe.seed)
+        outer = images.only(fold.train.tolist())
+        inner = stratified_folds(torch.tensor(outer.labels), INNER, recipe.seed)[0]
+        own = outer.only(inner.train.tolist()), outer.only(inner.held.tolist())
+        finished = next(e for e in train(model, *own) if isinstance(e, Finished))
+        calibrated(model.head, finished, recipe.seed)
+        run = Run(Path(), recipe, {}, at_hand.manifest.classes, model)
+        prefix = run.prefix_as_trained(resolve_device(recipe.device), images, cache)
+        scores, _ = evaluate_images(run, images.only(fold.held.tolist()), prefix, cache=cache)
+        right, loss, count = right + round(scores.accuracy * scores.n), loss + scores.log_loss * scores.n, count + scores.n
+    return Nested(count, right / count, wilson(right, count), loss / count, len(folds))
+
+
+def check_nested(recipe: Recipe) -> None:
+    """Refuse what nested cross-validation cannot go with.
+
+    Raises:
+        RecipeError: the backbone would be trained, and have to be opened anew for every fold; or one fold.
+    """
+    if recipe.nested == 1:
+        raise RecipeError("one fold leaves nothing to train on", where="--nested", advice="give 2 or more, or 0 for none")
+    if recipe.nested and not recipe.head_alone:
+        raise RecipeError(
+            "takes a frozen backbone and one phase", where="--nested", advice="leave it out, or --unfreeze, --strategy and --batch-norm"
+        )
