@@ -29,6 +29,7 @@ ROOMS = (
     "quality",
     "advise",
     "export",
+    "report",
     "pipeline",
     "classifier",
     "demo",
