@@ -57,4 +57,4 @@ def clock(shares: Sequence[Share]) -> str:
         parts.append(box(x, 0, wide, 30, share.kind, f"{share.what}: {share.seconds:.1f} s"))
         x += wide
     said = ", ".join(f"{s.what} {s.seconds:.1f} s" for s in shares)
-    return drawing(30, f"Time of the run: {said}.", parts)
+    return drawing(30, f"Time of the run: {said}.", parts, stretched=True)

@@ -11,7 +11,7 @@ from frostline.data._names import shown
 from frostline.errors import RunError
 from frostline.fitting.metrics import mcnemar, wilson
 from frostline.report.judged import Judged
-from frostline.report.words import counted
+from frostline.report.words import counted, percent, whole
 from frostline.run import Run
 
 NOISE = 0.05
@@ -71,10 +71,10 @@ class Difference:
         if self.only_first == self.only_other == 0:
             return f"{on}, both label exactly the same ones right."
         split = (
-            f"{self.only_other} only {self.other} labels right, {self.only_first} only {self.first}; by chance alone a split at least as "
-            f"uneven comes with a probability of {_probability(self.chance)}"
+            f"{self.only_other} only {self.other} labels right, {self.only_first} only {self.first}; were both equally good, a split as uneven "
+            f"as that would come up in {_probability(self.chance)} of such tests"
         )
-        points = f"the difference is {100 * self.value:+.1f} points (between {low:+.1f} and {high:+.1f})"
+        points = f"of 100, {self.other} gets {_more(100 * self.value)} right than {self.first} (between {_more(low)} and {_more(high)})"
         if self.noise:
             return f"Inside the noise: neither can be called better. {on}, {points}: {split}."
         return f"{self.other if self.value > 0 else self.first} is better. {on}, {points}: {split}."
@@ -171,5 +171,9 @@ def _answers(contender: Contender) -> dict[tuple[str, str], bool]:
     return {(d, classes[y]): r for d, y, r in zip(judged.images.digests, judged.images.labels, right, strict=True)}
 
 
+def _more(points: float) -> str:
+    return f"{abs(points):.1f} {'more' if points >= 0 else 'fewer'}"
+
+
 def _probability(chance: float) -> str:
-    return "less than 0.1 %" if chance < 0.001 else f"{100 * chance:.1f} %" if chance < 0.1 else f"{100 * chance:.0f} %"
+    return "less than 0.1\u00a0%" if chance < 0.001 else percent(chance) if chance < 0.1 else whole(chance)

@@ -52,7 +52,7 @@ class Report:
         classes: names, in the order of the confusion matrix.
         counts: images by split and class.
         split: ``test`` or ``val``, which the result is of; None where it is of neither.
-        majority: the most frequent class in training, and its share of the images judged; None where it is not known.
+        majority: the most frequent class among the images judged, and its share of them; None where it is not known.
         answers: one an image that was judged now.
         missing: images of the split that are not there any more.
         layers: of the network, in forward order.

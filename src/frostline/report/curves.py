@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from frostline.report.svg import WIDTH, dot, drawing, line, path, text, ticks
+from frostline.report.words import percent, whole
 
 _LEFT, _TOP, _WIDE, _HIGH = 44.0, 34.0, 300.0, 170.0
 
@@ -83,13 +84,13 @@ def curves(what: str, train: Sequence[float], val: Sequence[float | None], marks
 
 
 def _level(value: float, y: float, *, shares: bool) -> list[str]:
-    words = f"{value:.0%}" if shares else f"{value:g}"
+    words = whole(value) if shares else f"{value:g}"
     return [line(_LEFT, y, _LEFT + _WIDE, y, "grid"), text(_LEFT - 6, y + 4, words, anchor="end", kind="soft")]
 
 
 def _said(what: str, train: Sequence[float], val: Sequence[float | None], marks: Marks, *, shares: bool) -> str:
     def words(value: float) -> str:
-        return f"{value:.1%}" if shares else f"{value:.3f}"
+        return percent(value) if shares else f"{value:.3f}"
 
     said = f"{what} over {len(train)} epochs: training from {words(train[0])} to {words(train[-1])}"
     if val[0] is not None and val[-1] is not None:

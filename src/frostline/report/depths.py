@@ -19,6 +19,7 @@ from frostline.fitting.folds import stratified_folds
 from frostline.freeze.cut import Cut, Split
 from frostline.report.judged import Listed
 from frostline.report.svg import WIDTH, dot, drawing, line, text
+from frostline.report.words import percent, whole
 from frostline.run import Run
 
 
@@ -73,15 +74,15 @@ def by_depth(found: Sequence[Depth]) -> str:
     height = top + row * len(found)
     parts: list[str] = []
     for share in (low, (1 + low) / 2, 1.0):
-        parts += [line(at(share), top - 6, at(share), height, "grid"), text(at(share), 11, f"{share:.0%}", anchor="middle", kind="soft")]
+        parts += [line(at(share), top - 6, at(share), height, "grid"), text(at(share), 11, whole(share), anchor="middle", kind="soft")]
     best = max(found, key=lambda d: d.accuracy)
     for i, depth in enumerate(found):
         y = top + row * i + row / 2
         name = "the end" if depth.name == END else depth.name
         parts.append(text(0, y + 4, name if len(name) <= 17 else f"{name[:7]}…{name[-9:]}", kind="name"))
-        words = f"{name}: {depth.accuracy:.1%}, between {depth.interval[0]:.1%} and {depth.interval[1]:.1%}"
+        words = f"{name}: {percent(depth.accuracy)}, between {percent(depth.interval[0])} and {percent(depth.interval[1])}"
         parts.append(line(at(depth.interval[0]), y, at(depth.interval[1]), y, "whisker"))
         parts.append(dot(at(depth.accuracy), y, 5, "kept" if depth is best else "point", words))
-        parts.append(text(WIDTH, y + 4, f"{depth.accuracy:.1%}", anchor="end", kind="small"))
+        parts.append(text(WIDTH, y + 4, percent(depth.accuracy), anchor="end", kind="small"))
     where = "the end" if best.name == END else best.name
-    return drawing(height + 6, f"Accuracy of a simple head by depth; best at {where} with {best.accuracy:.1%}.", parts)
+    return drawing(height + 6, f"Accuracy of a simple head by depth; best at {where} with {percent(best.accuracy)}.", parts)

@@ -106,7 +106,7 @@ def _row(y: float, row: Row, most: int) -> list[str]:
 
 
 def _cut(y: float, *, nothing: bool) -> list[str]:
-    words = "the cut: nothing is computed only once" if nothing else "▲ frozen, computed once   ▼ trained"
+    words = "the cut: nothing is computed only once" if nothing else "▲ frozen, computed once · ▼ trained"
     return [line(0, y + 13, WIDTH, y + 13, "cut"), box(40, y + 3, WIDTH - 80, 20, "tag"), text(WIDTH / 2, y + 17, words, anchor="middle")]
 
 

@@ -19,7 +19,7 @@ from frostline.report.depths import by_depth
 from frostline.report.network import network, short
 from frostline.report.reliability import bins_of, reliability
 from frostline.report.strip import strip
-from frostline.report.words import SPLITS, against_baselines, counted, headline, judged_on, listed_names, margin, of_100, percent
+from frostline.report.words import SPLITS, against_baselines, counted, headline, judged_on, listed_names, margin, percent, whole
 
 MOST_ROWS = 60
 """Classes that the table lists; of more, those that are found least often."""
@@ -36,6 +36,7 @@ def page(report: Report) -> str:
         "report": report,
         "summary": summary,
         "scores": None if report.split is None else summary[report.split],
+        "measured": [(key, SPLITS[key]) for key in ("test", "val") if summary.get(key)],
         "split_name": SPLITS.get(report.split or "", ""),
         "classes": [shown(c) for c in report.classes],
         "class_names": listed_names(report.classes),
@@ -56,7 +57,7 @@ def page(report: Report) -> str:
     }
     text = importlib.resources.files("frostline.report").joinpath("page.html.j2").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"percent": percent, "counted": counted, "shown": shown, "short": short, "of_100": of_100}
+    environment.filters |= {"percent": percent, "counted": counted, "shown": shown, "short": short, "whole": whole}
     return environment.from_string(text).render(facts)
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from frostline.fitting.metrics import wilson
 from frostline.report.svg import box, dot, drawing, line, path, text
-from frostline.report.words import counted
+from frostline.report.words import counted, whole
 
 BINS = 10
-_LEFT, _TOP, _SIDE, _BARS = 44.0, 10.0, 270.0, 46.0
+_LEFT, _TOP, _SIDE, _BARS = 44.0, 26.0, 270.0, 46.0
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def bins_of(confidences: Sequence[float], right: Sequence[bool], bins: int = BIN
 
 def reliability(found: Sequence[Bin]) -> str:
     """The diagram: a point a bin on the diagonal where confidence is deserved, with its interval, and the counts below."""
-    said = "; ".join(f"{b.confidence:.0%} sure, {b.right:.0%} right, {counted(b.count, 'picture')}" for b in found if b.count)
+    said = "; ".join(f"{whole(b.confidence)} sure, {whole(b.right)} right, {counted(b.count, 'picture')}" for b in found if b.count)
 
     def at(confidence: float, share: float) -> tuple[float, float]:
         return _LEFT + confidence * _SIDE, _TOP + (1 - share) * _SIDE
@@ -62,17 +62,17 @@ def reliability(found: Sequence[Bin]) -> str:
     for share in (0.0, 0.25, 0.5, 0.75, 1.0):
         x, y = at(share, share)
         parts += [line(_LEFT, y, _LEFT + _SIDE, y, "grid"), line(x, _TOP, x, _TOP + _SIDE, "grid")]
-        parts += [text(_LEFT - 6, y + 4, f"{share:.0%}", anchor="end", kind="soft")]
-        parts += [text(x, _TOP + _SIDE + _BARS + 30, f"{share:.0%}", anchor="middle", kind="soft")]
+        parts += [text(_LEFT - 6, y + 4, whole(share), anchor="end", kind="soft")]
+        parts += [text(x, _TOP + _SIDE + _BARS + 30, whole(share), anchor="middle", kind="soft")]
     parts.append(path([at(0, 0), at(1, 1)], "ideal"))
-    parts.append(text(_LEFT + 8, _TOP + 16, "up: share labelled right", kind="soft"))
+    parts.append(text(2, 12, "share labelled right", kind="soft"))
     base = _TOP + _SIDE + _BARS + 12
     most = max((b.count for b in found), default=1) or 1
     for b in found:
         if not b.count:
             continue
         (x, y), (_, top), (_, bottom) = at(b.confidence, b.right), at(0, b.interval[1]), at(0, b.interval[0])
-        words = f"{b.low:.0%} to {b.high:.0%} sure: {b.right:.0%} of {counted(b.count, 'picture')} right"
+        words = f"{whole(b.low)} to {whole(b.high)} sure: {whole(b.right)} of {counted(b.count, 'picture')} right"
         parts.append(line(x, top, x, bottom, "whisker"))
         parts.append(dot(x, y, 5, "point", words))
         tall = max(1.5, (_BARS - 14) * b.count / most)

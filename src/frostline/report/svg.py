@@ -7,13 +7,16 @@ import math
 
 from frostline.data._names import shown
 
+_FIXED_SPACE = "\u00a0"
+
 WIDTH = 360
 """Units a drawing is wide: about the pixels of a phone, so that letters keep their size there."""
 
 
 def clean(words: object) -> str:
     """Words that may stand in markup: control characters made visible, ``<``, ``&`` and quotes escaped."""
-    return html.escape(shown(words).encode("utf-8", "backslashreplace").decode(), quote=True)
+    printable = _FIXED_SPACE.join(shown(part) for part in str(words).split(_FIXED_SPACE))
+    return html.escape(printable.encode("utf-8", "backslashreplace").decode(), quote=True)
 
 
 def number(value: float) -> str:
@@ -25,16 +28,18 @@ def number(value: float) -> str:
     return f"{value:.1f}".removesuffix(".0")
 
 
-def drawing(height: float, label: str, parts: list[str]) -> str:
+def drawing(height: float, label: str, parts: list[str], *, stretched: bool = False) -> str:
     """A whole drawing, ``WIDTH`` wide.
 
     Args:
         height: in the same units.
         label: what it shows, for those who do not see it.
         parts: what is in it, from the back to the front.
+        stretched: whether it may be wider without being higher; then it should hold no words.
     """
+    fit = ' preserveAspectRatio="none"' if stretched else ""
     box = f"0 0 {WIDTH} {number(height)}"
-    return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{box}" role="img" aria-label="{clean(label)}">{"".join(parts)}</svg>'
+    return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{box}"{fit} role="img" aria-label="{clean(label)}">{"".join(parts)}</svg>'
 
 
 def text(x: float, y: float, words: object, *, anchor: str = "start", kind: str = "") -> str:

@@ -7,6 +7,8 @@ from typing import Any
 
 from frostline.data._names import shown
 
+_PERCENT = "\u00a0%"  # does not break before the sign
+
 SPLITS = {"test": "test", "val": "validation", "train": "training"}
 
 
@@ -24,8 +26,23 @@ def of_100(share: float) -> str:
 
 
 def percent(share: float) -> str:
-    """``94.8 %``."""
-    return f"{100 * share:.1f} %"
+    """A share to a tenth of a per cent.
+
+    >>> percent(0.948)
+    '94.8\\xa0%'
+    """
+    return f"{100 * share:.1f}{_PERCENT}"
+
+
+def whole(share: float) -> str:
+    """A share to a per cent; all and none only where that is so.
+
+    >>> whole(0.45), whole(0.999)
+    ('45\\xa0%', '>99\\xa0%')
+    """
+    if 0.995 <= share < 1:
+        return f">99{_PERCENT}"
+    return f"<1{_PERCENT}" if 0 < share < 0.005 else f"{100 * share:.0f}{_PERCENT}"
 
 
 def counted(count: int, one: str, several: str = "") -> str:
@@ -42,7 +59,7 @@ def headline(scores: Mapping[str, Any], majority: tuple[str, float] | None) -> s
 
     Args:
         scores: ``accuracy`` and ``interval``, as in ``summary.json``.
-        majority: the most frequent class in training, and the share of the judged images that are of it.
+        majority: the most frequent class among the judged images, and its share of them.
     """
     low, high = scores["interval"]
     sentence = f"{of_100(scores['accuracy'])} of 100 pictures like these are labelled right (between {of_100(low)} and {of_100(high)})"
@@ -55,11 +72,11 @@ def judged_on(summary: Mapping[str, Any], split: str) -> str:
     """Which images the result is of, and what that is worth."""
     count = counted(summary[split]["n"], "picture")
     if split == "test":
-        return f"Measured on {count} for the test, which training never saw and by which nothing was chosen."
+        return f"Measured on {count} of the test set, which training never saw and by which nothing was chosen."
     if not summary.get("val_chose_epoch", True):
-        return f"Measured on {count} for validation, which training never saw and by which nothing was chosen."
+        return f"Measured on {count} of the validation set, which training never saw and by which nothing was chosen."
     return (
-        f"Measured on {count} for validation. Training never saw them, but the best epoch was chosen by them and no test set was given: "
+        f"Measured on {count} of the validation set. Training never saw them, but they chose the epoch, and no test set was given: "
         "new pictures may do a little worse. Give a test folder for a result that nothing was chosen by."
     )
 
@@ -85,8 +102,8 @@ def margin(scores: Mapping[str, Any]) -> str:
     """What the interval means."""
     low, high = scores["interval"]
     return (
-        f"With {counted(scores['n'], 'picture')} the true share is known no better than that: 95 of 100 such intervals hold it. "
-        f"Another model that gets between {of_100(low)} and {of_100(high)} on other pictures may be just as good."
+        f"With {counted(scores['n'], 'picture')} the true share is known no better than {of_100(low)} to {of_100(high)} of 100 (a 95 % "
+        "interval). Another model whose result lies in there may be just as good."
     )
 
 

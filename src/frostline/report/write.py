@@ -16,7 +16,7 @@ from frostline.data.manifest import Manifest
 from frostline.errors import RunError
 from frostline.freeze.plan import FreezePlan
 from frostline.freeze.table import LayerRow, rows
-from frostline.report.album import album_of
+from frostline.report.album import Copy, album_of
 from frostline.report.compare import Contender, Difference, compare, facts_of, name_of
 from frostline.report.contents import Report
 from frostline.report.depths import depths_of
@@ -25,6 +25,7 @@ from frostline.report.judged import judge, prefix_of_run, still_there
 from frostline.report.listed import listed
 from frostline.report.mistakes import answers
 from frostline.report.page import page
+from frostline.report.words import SPLITS
 from frostline.run import Run, layout, read_run
 
 REPORT = "report.html"
@@ -101,8 +102,8 @@ def _examined(
     if others and first is None:
         raise RunError("none of its test or validation images can be read any more", where=folder, advice="leave --compare out")
     side_by_side = [c for c in contenders if c is not None] if others else []
-    copies = _copies(run.summary)
-    doubts = doubts_of(run, there, prefix, kept, copies or ())
+    copies = _copies(run.summary, manifest)
+    doubts = doubts_of(run, there, prefix, kept, [(a, b) for (a, _), (b, _) in copies or ()])
     split = next((s for s in ("test", "val") if run.summary.get(s)), None)
     report = Report(
         name=name_of(run),
@@ -136,12 +137,14 @@ def _contender(folder: Path, cache: Path | None, device: str, *, offline: bool) 
     return Contender(run, judged)
 
 
-def _copies(summary: Mapping[str, Any]) -> list[tuple[str, str]] | None:
+def _copies(summary: Mapping[str, Any], manifest: Manifest) -> list[Copy] | None:
     """Pairs of images in two splits that show one picture, as training found them; None where it did not look."""
     exact, near = summary.get("duplicates_across_splits"), summary.get("near_duplicates_across_splits")
     if exact is None and near is None:
         return None
-    return [(str(a), str(b)) for a, b in [*(exact or ()), *(near or ())]]
+    split = {str(r.path): SPLITS.get(r.split or "", "another split") for r in manifest.records}
+    pairs = [(str(a), str(b)) for a, b in [*(exact or ()), *(near or ())]]
+    return [((a, split.get(a, "another split")), (b, split.get(b, "another split"))) for a, b in pairs]
 
 
 def _counts(manifest: Manifest) -> dict[str, list[int]]:
@@ -150,12 +153,11 @@ def _counts(manifest: Manifest) -> dict[str, list[int]]:
 
 
 def _majority(manifest: Manifest, split: str | None) -> tuple[str, float] | None:
-    """The most frequent class in training, of equals the first, and the share of a split's images that are of it."""
-    trained = Counter(r.label for r in manifest.records if r.split == "train" and r.label is not None)
+    """The class that always giving gets most of a split right, of equals the first, and its share."""
     judged = Counter(r.label for r in manifest.records if r.split == split and r.label is not None)
-    if not trained or not judged:
+    if not judged:
         return None
-    most = max(sorted(trained), key=lambda label: trained[label])
+    most = max(sorted(judged), key=lambda label: judged[label])
     return manifest.classes[most], judged[most] / judged.total()
 
 
