@@ -41,7 +41,9 @@ def shares_of(summary: Mapping[str, Any]) -> list[Share]:
         decode = (1 / pictures) / (1 / pictures + 1 / images)
         found += [Share("decoding pictures, about", features * decode, "t1"), Share("frozen layers, about", features * (1 - decode), "t2")]
     else:
-        found.append(Share("features, from the cache" if summary["cache"]["hit"] else "decoding pictures and frozen layers", features, "t2"))
+        found.append(
+            Share("features, from the cache" if summary["cache"]["hit"] else "decoding pictures and frozen layers", features, "t2")
+        )
     found += [Share("training", float(seconds["train"]), "t3"), Share("writing", float(seconds["write"]), "t4")]
     rest = float(seconds["total"]) - sum(s.seconds for s in found)
     return [*found, Share("everything else: reading the data, opening the network, testing", max(0.0, rest), "t5")]

@@ -71,8 +71,8 @@ class Difference:
         if self.only_first == self.only_other == 0:
             return f"{on}, both label exactly the same ones right."
         split = (
-            f"{self.only_other} only {self.other} labels right, {self.only_first} only {self.first}; were both equally good, a split as uneven "
-            f"as that would come up in {_probability(self.chance)} of such tests"
+            f"{self.only_other} only {self.other} labels right, {self.only_first} only {self.first}; were both equally good, a split as "
+            f"uneven as that would come up in {_probability(self.chance)} of such tests"
         )
         points = f"of 100, {self.other} gets {_more(100 * self.value)} right than {self.first} (between {_more(low)} and {_more(high)})"
         if self.noise:

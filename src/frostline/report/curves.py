@@ -36,7 +36,7 @@ def marks_of(epochs: Sequence[Mapping[str, Any]], phases: Sequence[Mapping[str, 
     for at, row in enumerate(epochs, start=1):
         if not starts or row["phase"] != starts[-1][0] or row["epoch"] == 1:
             starts.append((str(row["phase"]), at))
-    first = {name: at for name, at in starts}
+    first = dict(starts)
     last = next((p for p in reversed(phases) if p.get("kept")), None)
     kept = first[last["name"]] + int(last["best_epoch"]) - 1 if last and last["name"] in first and last.get("best_epoch") else None
     return Marks(tuple(starts), kept if kept is not None and kept <= len(epochs) else None)

@@ -47,7 +47,9 @@ def depths_of(run: Run, listed: Listed, cache: Path | None, device: torch.device
     if not len(images) or min(torch.bincount(torch.tensor(images.labels), minlength=len(run.classes)).tolist()) < 2:
         return ()
     depths = at_depths(run.model.opened)
-    parts = Split(depths.body, torch.nn.Identity(), Cut("depths", "graph", "every block is tapped", depths.layout.bytes), depths.layout, depths.code)
+    parts = Split(
+        depths.body, torch.nn.Identity(), Cut("depths", "graph", "every block is tapped", depths.layout.bytes), depths.layout, depths.code
+    )
     subject = prefix_subject(parts, run.model.opened, device=device, precision=recipe.precision, engine=recipe.engine)
     engine = decided_engine(subject, len(images), cache)
     if engine is None or depths.why:

@@ -95,13 +95,15 @@ def _row(y: float, row: Row, most: int) -> list[str]:
     words = {"frozen": "frozen", "trained": "trained", "partly": f"{row.trained:,} of {row.parameters:,} trained"}[row.state]
     title = f"{row.name}{f', {row.blocks} blocks' if row.blocks > 1 else ''}: {row.parameters:,} parameters, {words}"
     name = row.name if len(row.name) <= 17 else f"{row.name[:7]}…{row.name[-9:]}"
-    name = f"{name} ×{row.blocks}" if row.blocks > 1 else name
+    name = f"{name}, {row.blocks}" if row.blocks > 1 else name
     long = max(_SHORTEST, _BAR * row.parameters / most)
     share = row.trained / max(1, row.parameters)
     parts = [text(0, y + 14, name, kind="name"), box(_NAME, y + 3, long, _ROW - 5, "frozen", title)]
     if share:
         parts.append(box(_NAME, y + 3, max(_SHORTEST, long * share), _ROW - 5, "trained", title))
-    parts.append(text(WIDTH, y + 14, f"{short(row.parameters)} {'part' if row.state == 'partly' else row.state}", anchor="end", kind="small"))
+    parts.append(
+        text(WIDTH, y + 14, f"{short(row.parameters)} {'part' if row.state == 'partly' else row.state}", anchor="end", kind="small")
+    )
     return parts
 
 

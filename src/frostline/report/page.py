@@ -42,7 +42,7 @@ def page(report: Report) -> str:
         "class_names": listed_names(report.classes),
         "skipped": [(shown(s["path"]), shown(s["why"])) for s in summary.get("images_skipped") or ()],
         "notes": [shown(n) for n in (*(summary.get("warnings") or ()), *(summary.get("notes") or ()))],
-        "recipe": [line for line in shown_lines(report.recipe.to_toml())],
+        "recipe": shown_lines(report.recipe.to_toml()),
         "shares": shares_of(summary),
         "clock": Markup(clock(shares_of(summary))),
         "network": Markup(network(report.layers, _cut(summary))),
@@ -57,7 +57,8 @@ def page(report: Report) -> str:
     }
     text = importlib.resources.files("frostline.report").joinpath("page.html.j2").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"percent": percent, "counted": counted, "shown": shown, "short": short, "whole": whole}
+    filters: dict[str, Any] = {"percent": percent, "counted": counted, "shown": shown, "short": short, "whole": whole}
+    environment.filters.update(filters)
     return environment.from_string(text).render(facts)
 
 

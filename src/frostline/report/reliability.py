@@ -80,5 +80,3 @@ def reliability(found: Sequence[Bin]) -> str:
         parts.append(text(_LEFT + (b.low + b.high) / 2 * _SIDE, base - tall - 3, b.count, anchor="middle", kind="small"))
     parts.append(text(_LEFT + _SIDE / 2, base + 36, "how sure the model says it is; bars: pictures", anchor="middle", kind="soft"))
     return drawing(base + 42, f"Share labelled right by how sure the model is. {said}", parts)
-
-

@@ -1,4 +1,4 @@
-"""Inline SVG as text: every word in it is escaped, every number short; colours are classes, so that one style sheet serves light and dark."""
+"""Inline SVG as text: every word in it is escaped; colours are classes, so that one style sheet serves light and dark."""
 
 from __future__ import annotations
 

@@ -91,10 +91,14 @@ def against_baselines(scores: Mapping[str, Any], majority: tuple[str, float] | N
         elif high < majority[1]:
             said.append("That is worse than always giving the most frequent class: something is wrong.")
         else:
-            said.append("That cannot be told from always giving the most frequent class: nothing useful was learnt, or there are too few pictures.")
+            said.append(
+                "That cannot be told from always giving the most frequent class: nothing useful was learnt, or there are too few pictures."
+            )
     if neighbours is not None:
         inside = "inside the noise of that" if low <= neighbours <= high else "clearly less" if neighbours < low else "clearly more"
-        said.append(f"Giving each picture the class of the training pictures that look most like it would get {of_100(neighbours)}, {inside}.")
+        said.append(
+            f"Giving each picture the class of the training pictures that look most like it would get {of_100(neighbours)}, {inside}."
+        )
     return said
 
 
