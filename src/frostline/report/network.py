@@ -53,9 +53,9 @@ def folded(layers: Sequence[LayerRow], above: int, most: int = MOST_ROWS) -> tup
     kept: list[Row] = []
     at = 0
     for i, row in enumerate(found):
-        stage, _, inside = row.name.rpartition(".")
+        stage = row.name.rpartition(".")[0]
         last = kept[-1] if kept else None
-        if last and inside and i != above and last.state == row.state and stage in (last.name, last.name.rpartition(".")[0]):
+        if last and stage and i != above and last.state == row.state and stage in (last.name, last.name.rpartition(".")[0]):
             kept[-1] = Row(stage, last.blocks + 1, last.parameters + row.parameters, last.trained + row.trained)
         else:
             kept.append(row)
