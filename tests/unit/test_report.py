@@ -390,7 +390,14 @@ def test_a_deep_network_is_folded_without_losing_a_parameter_or_the_cut():
     layers = [LayerRow(f"backbone.layer{i // 20}.{i % 20}", "Block", 10 + i, (10 + i) * (i >= 70), ()) for i in range(80)]
     layers.append(LayerRow("head", "Linear", 7, 7, ()))
     found, at = folded(layers, rows_above(layers, "layer3.9"))
-    assert [(r.name, r.blocks) for r in found] == [("layer0", 20), ("layer1", 20), ("layer2", 20), ("layer3", 10), ("layer3", 10), ("head", 1)]
+    assert [(r.name, r.blocks) for r in found] == [
+        ("layer0", 20),
+        ("layer1", 20),
+        ("layer2", 20),
+        ("layer3", 10),
+        ("layer3", 10),
+        ("head", 1),
+    ]
     assert at == 4
     assert sum(r.parameters for r in found) == sum(r.parameters for r in layers)
     assert sum(r.trained for r in found) == sum(r.trained for r in layers)
@@ -453,7 +460,9 @@ def test_baselines_and_calibration_are_shown_where_they_are_known(judged, tmp_pa
 def test_what_is_not_known_is_said(judged, tmp_path):
     empty = album_of(None, Doubts(ImageSet((), (), ()), (), None, "no features are cached"), None, CLASSES, tmp_path)
     bare = summary(val=None, auto=None, stopped=None, phases=[], engine=None)
-    found = Page(page(report(None, empty, split=None, summary=bare, majority=None, epochs=(), depths=(), environment={}, missing=0, counts={})))
+    found = Page(
+        page(report(None, empty, split=None, summary=bare, majority=None, epochs=(), depths=(), environment={}, missing=0, counts={}))
+    )
     assert "was not measured" in found.text
     assert "there are no epochs to draw" in found.text
     assert "Not looked for here: no features are cached" in found.text

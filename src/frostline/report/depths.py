@@ -13,6 +13,7 @@ from frostline.advise.probes import ridge_probe
 from frostline.features import FeatureStore
 from frostline.features.choice import decided_engine
 from frostline.features.depths import END, at_depths
+from frostline.features.engine import plain
 from frostline.features.extract import Prefix
 from frostline.features.known import prefix_subject
 from frostline.fitting.folds import stratified_folds
@@ -52,7 +53,9 @@ def depths_of(run: Run, listed: Listed, cache: Path | None, device: torch.device
     )
     subject = prefix_subject(parts, run.model.opened, device=device, precision=recipe.precision, engine=recipe.engine)
     engine = decided_engine(subject, len(images), cache)
-    if engine is None or depths.why:
+    if engine is None:  # a network so small that no other engine was tried is run as it is, and nothing is remembered
+        engine = plain(depths.body, "bf16" if recipe.precision == "bf16" else "fp32")
+    if depths.why:
         return ()
     prefix = Prefix(engine, run.model.opened.preprocess, device, depths.layout, subject.settings, recipe.storage)
     store = FeatureStore.open(cache, prefix.key())

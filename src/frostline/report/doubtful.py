@@ -66,6 +66,8 @@ def doubts_of(run: Run, listed: Listed, prefix: Prefix, cache: Path | None, copi
         return unknown("the features of the training pictures are not in the cache")
     good = [i for i, d in enumerate(everything.digests) if d not in store.skipped]
     images = everything.only(good)
+    if not len(images):
+        return unknown("no picture can be read any more")
     features = pooled(store.rows_of(images.digests), prefix.layout)
     units = joined(len(images), [*exact_copies(images.digests), *_linked(images, copies), *_groups(images, listed)])
     held = held_out(features, torch.tensor(images.labels), len(run.classes), units, run.recipe.seed)
