@@ -47,8 +47,8 @@ def trained(frostline, tmp_path_factory):
     root = tmp_path_factory.mktemp("report")
     for split, count, seed in (("train", 24, 0), ("val", 12, 1), ("test", 10, 2)):
         make_images(root / "data" / split, {"tame": count, EVIL: count}, seed)
-    odd = os.fsencode(root / "data" / "test" / "tame" / "000.png")
-    os.rename(odd, odd.replace(b"000", b"caf\xe9"))
+    folder = root / "data" / "test" / "tame"
+    (folder / "000.png").rename(folder / os.fsdecode(b"caf\xe9.png"))
     done = frostline("train", root / "data", *TINY, "--epochs", "6", "--out", root / "run", "--json")
     assert done.returncode == 0, done.stderr
     return root / "run", json.loads(done.stdout)
@@ -72,7 +72,7 @@ def test_the_page_has_the_numbers_of_the_run(frostline, trained):
     page = words(run)
     for split in ("test", "val"):
         assert f"{100 * summary[split]['accuracy']:.1f} %" in page.text
-        assert f"{100 * summary[split]['interval'][0]:.1f}–{100 * summary[split]['interval'][1]:.1f} %" in page.text
+        assert f"{100 * summary[split]['interval'][0]:.1f}\u2013{100 * summary[split]['interval'][1]:.1f} %" in page.text
         assert f"{summary[split]['log_loss']:.3f}" in page.text
     wrong = round(20 * (1 - summary["test"]["accuracy"]))
     assert f"{wrong} picture{'s' if wrong != 1 else ''} of 20" in page.text or wrong == 0

@@ -439,7 +439,7 @@ def test_numbers_on_the_page_are_those_of_the_summary(judged, tmp_path):
     for words in ("96.0 %", "91.2 %", "0.457", "7.9 %", "98.8 %", "3,371,008", "2,562", "294 frozen tensors", "20.0 seconds"):
         assert words in found.text.replace("\u00a0", " "), words
     low, high = summary()["val"]["interval"]
-    assert f"{100 * low:.1f}–{100 * high:.1f}" in found.text.replace("\u00a0", " ")
+    assert f"{100 * low:.1f}\u2013{100 * high:.1f}" in found.text.replace("\u00a0", " ")
     assert "96 of 100 pictures like these" in found.text
     assert "would get 54" in found.text
     assert "1 picture of the validation set is not there any more" in found.text
