@@ -303,7 +303,7 @@ def test_a_difference_says_when_it_is_noise():
     assert "69\u00a0%" in noise.words()
     better = Difference("a", "b", 153, 100, 1, 20, 32, 19 / 153, (0.07, 0.18), 0.00002)
     assert better.words().startswith("b is better")
-    assert "12.4 more right" in better.words()
+    assert "12.4 more of 100 right" in better.words()
     assert Difference("a", "b", 153, 100, 20, 1, 32, -19 / 153, (-0.18, -0.07), 0.00002).words().startswith("a is better")
     assert "exactly the same" in Difference("a", "b", 9, 9, 0, 0, 0, 0.0, (-0.3, 0.3), 1.0).words()
 
@@ -455,6 +455,24 @@ def test_baselines_and_calibration_are_shown_where_they_are_known(judged, tmp_pa
     assert "would get 94, inside the noise" in found
     assert "temperature of 1.37" in found
     assert "from 8.1 % to 2.1 %" in found
+
+
+def test_of_many_classes_the_pairs_that_are_confused_most_are_listed(judged, tmp_path):
+    classes = tuple(f"class {i:03}" for i in range(100))
+    labels = torch.arange(100).repeat(3)
+    logits = torch.nn.functional.one_hot(torch.where(labels == 7, 8, labels), 100).double()
+    many = report(
+        judged,
+        album(judged, tmp_path),
+        classes=classes,
+        answers=tuple(answers(logits, labels)),
+        counts={"val": [3] * 100},
+    )
+    found = Page(page(many))
+    assert "matrix" not in [a.get("class") for a in found.all("table")]
+    assert "Confused most label taken for pictures class 007 class 008 3 of 3" in found.text
+    assert "60 classes that are found least often are listed, 40 are left out" in found.text
+    assert found.text.partition("How each class fares")[2].index("class 007") < 80, "the worst class comes first"
 
 
 def test_what_is_not_known_is_said(judged, tmp_path):

@@ -12,7 +12,7 @@ from frostline.report.doubtful import Doubts
 from frostline.report.judged import Judged
 from frostline.report.mistakes import Answer, answers, least_sure, surest_mistakes
 from frostline.report.pictures import Tile, Wanted, tiles
-from frostline.report.words import whole
+from frostline.report.words import SPLITS, whole
 
 Copy = tuple[tuple[str, str], tuple[str, str]]
 """Two images that show one picture: the path and the split of each."""
@@ -78,7 +78,7 @@ def _unsure(judged: Judged, answer: Answer, names: Sequence[str], data: Path) ->
 
 def _suspect(doubts: Doubts, row: int, likely: int, probability: float, names: Sequence[str], data: Path) -> Wanted:
     path, label = doubts.images.paths[row], names[doubts.images.labels[row]]
-    words = f"labelled {label}, in {doubts.splits[row]}"
+    words = f"labelled {label}, in {SPLITS[doubts.splits[row]]}"
     alt = f"Labelled {label}, probably {names[likely]}"
     return Wanted(path, doubts.images.digests[row], below(path, data), f"rather {names[likely]}, {whole(probability)}", words, alt)
 

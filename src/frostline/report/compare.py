@@ -67,17 +67,16 @@ class Difference:
     def words(self) -> str:
         """The outcome in plain English."""
         low, high = (100 * x for x in self.interval)
-        on = f"On the {counted(self.n, 'picture')} that both were judged on"
         if self.only_first == self.only_other == 0:
-            return f"{on}, both label exactly the same ones right."
-        split = (
-            f"{self.only_other} only {self.other} labels right, {self.only_first} only {self.first}; were both equally good, a split as "
-            f"uneven as that would come up in {_probability(self.chance)} of such tests"
+            return f"Judged on the same {counted(self.n, 'picture')}, both label exactly the same ones right."
+        one, two = self.first, self.other
+        better = two if self.value > 0 else one
+        verdict = "Inside the noise: neither can be called better" if self.noise else f"{better} is better"
+        return (
+            f"{verdict}. Judged on the same {counted(self.n, 'picture')}, {two} gets {_more(100 * self.value)} of 100 right than {one} "
+            f"(between {_more(low)} and {_more(high)}). {self.only_other} only {two} labels right, {self.only_first} only {one}: were both "
+            f"equally good, a split as uneven as that would come up in {_probability(self.chance)} of such tests."
         )
-        points = f"of 100, {self.other} gets {_more(100 * self.value)} right than {self.first} (between {_more(low)} and {_more(high)})"
-        if self.noise:
-            return f"Inside the noise: neither can be called better. {on}, {points}: {split}."
-        return f"{self.other if self.value > 0 else self.first} is better. {on}, {points}: {split}."
 
 
 def difference_of(first: Contender, other: Contender) -> Difference:

@@ -114,7 +114,7 @@ def _examined(
         classes=run.classes,
         counts=_counts(manifest),
         split=split,
-        majority=_majority(manifest, split),
+        majority=_majority(manifest, split, run.summary.get("baselines")),
         answers=() if judged is None or judged.split != split else tuple(answers(judged.probabilities, judged.labels)),
         missing=0 if judged is None else len(judged.missing),
         layers=_layers(run),
@@ -152,13 +152,18 @@ def _counts(manifest: Manifest) -> dict[str, list[int]]:
     return {split: list(manifest.only(split).counts().values()) for split in splits}
 
 
-def _majority(manifest: Manifest, split: str | None) -> tuple[str, float] | None:
-    """The class that always giving gets most of a split right, of equals the first, and its share."""
+def _majority(manifest: Manifest, split: str | None, baselines: Mapping[str, Any] | None) -> tuple[str, float] | None:
+    """The class that always giving gets most of a split right, of equals the first, and its share.
+
+    Where the run knows the share (it leaves out what is no image), that is taken, with the class whose share is nearest.
+    """
     judged = Counter(r.label for r in manifest.records if r.split == split and r.label is not None)
     if not judged:
         return None
-    most = max(sorted(judged), key=lambda label: judged[label])
-    return manifest.classes[most], judged[most] / judged.total()
+    known = (baselines or {}).get("majority")
+    aim = judged.total() if known is None else known * judged.total()
+    most = min(sorted(judged), key=lambda label: abs(judged[label] - aim))
+    return manifest.classes[most], judged[most] / judged.total() if known is None else float(known)
 
 
 def _layers(run: Run) -> tuple[LayerRow, ...]:
