@@ -446,6 +446,14 @@ def test_numbers_on_the_page_are_those_of_the_summary(judged, tmp_path):
     assert "temperature" not in found.text
 
 
+def test_answers_that_are_no_more_those_of_the_run_are_said(judged, tmp_path):
+    right = sum(a.right for a in answers(judged.probabilities, judged.labels))
+    same = report(judged, album(judged, tmp_path), missing=0, summary=summary(val=scores(12, right)))
+    assert "Judged again for this page" not in page(same)
+    other = report(judged, album(judged, tmp_path), missing=0, summary=summary(val=scores(12, right + 1)))
+    assert f"Judged again for this page, {right} of 12 pictures are labelled right" in Page(page(other)).text
+
+
 def test_baselines_and_calibration_are_shown_where_they_are_known(judged, tmp_path):
     more = summary(
         baselines={"majority": 0.54, "neighbours": 0.937},
@@ -466,12 +474,13 @@ def test_of_many_classes_the_pairs_that_are_confused_most_are_listed(judged, tmp
         album(judged, tmp_path),
         classes=classes,
         answers=tuple(answers(logits, labels)),
-        counts={"val": [3] * 100},
+        counts={"train": [9] * 99 + [2], "val": [3] * 100},
     )
     found = Page(page(many))
     assert "matrix" not in [a.get("class") for a in found.all("table")]
     assert "Confused most label taken for pictures class 007 class 008 3 of 3" in found.text
-    assert "60 classes that are found least often are listed, 40 are left out" in found.text
+    assert "30 classes that are found least often are listed, 70 are left out" in found.text
+    assert "class 028 9 3 class 099 2 3 all 100 classes 893 300" in found.text
     assert found.text.partition("How each class fares")[2].index("class 007") < 80, "the worst class comes first"
 
 

@@ -95,7 +95,7 @@ def _row(y: float, row: Row, most: int) -> list[str]:
     words = {"frozen": "frozen", "trained": "trained", "partly": f"{row.trained:,} of {row.parameters:,} trained"}[row.state]
     title = f"{row.name}{f', {row.blocks} blocks' if row.blocks > 1 else ''}: {row.parameters:,} parameters, {words}"
     name = row.name if len(row.name) <= 17 else f"{row.name[:7]}…{row.name[-9:]}"
-    name = f"{name}, {row.blocks}" if row.blocks > 1 else name
+    name = f"{name} ({row.blocks})" if row.blocks > 1 else name
     long = max(_SHORTEST, _BAR * row.parameters / most)
     share = row.trained / max(1, row.parameters)
     parts = [text(0, y + 14, name, kind="name"), box(_NAME, y + 3, long, _ROW - 5, "frozen", title)]

@@ -21,8 +21,8 @@ from frostline.report.reliability import bins_of, reliability
 from frostline.report.strip import strip
 from frostline.report.words import SPLITS, against_baselines, counted, headline, judged_on, listed_names, margin, percent, whole
 
-MOST_ROWS = 60
-"""Classes that the table lists; of more, those that are found least often."""
+MOST_ROWS = 30
+"""Classes that the tables list; of more, those that are found least often, and those with the fewest pictures for training."""
 
 
 def page(report: Report) -> str:
@@ -36,9 +36,12 @@ def page(report: Report) -> str:
         "report": report,
         "summary": summary,
         "scores": None if report.split is None else summary[report.split],
+        "style": Markup(_text("page.css")),
+        "changed": _changed(report),
         "measured": [(key, SPLITS[key]) for key in ("test", "val") if summary.get(key)],
         "split_name": SPLITS.get(report.split or "", ""),
         "classes": [shown(c) for c in report.classes],
+        "counted_rows": _fewest(report),
         "class_names": listed_names(report.classes),
         "skipped": [(shown(s["path"]), shown(s["why"])) for s in summary.get("images_skipped") or ()],
         "notes": [shown(n) for n in (*(summary.get("warnings") or ()), *(summary.get("notes") or ()))],
@@ -55,11 +58,14 @@ def page(report: Report) -> str:
         **_calibration(report),
         **_learning(report),
     }
-    text = importlib.resources.files("frostline.report").joinpath("page.html.j2").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     filters: dict[str, Any] = {"percent": percent, "counted": counted, "shown": shown, "short": short, "whole": whole}
     environment.filters.update(filters)
-    return environment.from_string(text).render(facts)
+    return environment.from_string(_text("page.html.j2")).render(facts)
+
+
+def _text(name: str) -> str:
+    return importlib.resources.files("frostline.report").joinpath(name).read_text(encoding="utf-8")
 
 
 def shown_lines(text: str) -> list[str]:
@@ -94,6 +100,21 @@ def reproduce(report: Report) -> str:
             flag = f"--{name.replace('_', '-')}"
             flags += [flag] if value is True else [flag, shlex.quote(shown(value))]
     return " ".join(["frostline train", shlex.quote(shown(report.recipe.data)), *flags])
+
+
+def _changed(report: Report) -> int | None:
+    """How many images are labelled right now, where all are there and that is not what ``summary.json`` says; else None."""
+    if report.split is None or report.missing or not report.answers:
+        return None
+    scores, right = report.summary[report.split], sum(a.right for a in report.answers)
+    return None if (len(report.answers), right) == (scores["n"], round(scores["accuracy"] * scores["n"])) else right
+
+
+def _fewest(report: Report) -> list[int]:
+    """Numbers of the classes whose pictures are counted on the page: all, or of many those with the fewest for training, in order."""
+    every = range(len(report.classes))
+    sizes = report.counts.get("train") or [0] * len(every)
+    return sorted(sorted(every, key=lambda i: (sizes[i], i))[:MOST_ROWS])
 
 
 def _cut(summary: Mapping[str, Any]) -> str:
