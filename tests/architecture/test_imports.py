@@ -30,6 +30,7 @@ ROOMS = (
     "quality",
     "advise",
     "export",
+    "report",
     "pipeline",
     "classifier",
     "demo",
