@@ -235,7 +235,7 @@ def test_timm_resizes_to_the_very_size(resize, side):
     assert timm.data.create_transform((3, side, side), crop_pct=share).transforms[0].size == resize
 
 
-@pytest.mark.parametrize("format", ["safetensors", "torch-export", "onnx"])
+@pytest.mark.parametrize("format", ["safetensors", *(pytest.param(f, marks=pytest.mark.slow) for f in ("torch-export", "onnx"))])
 def test_the_card_labels_a_picture_without_frostline(lite0, hymenoptera, tmp_path, format):
     """The code of the card is run as it stands, in the export's folder."""
     export(lite0, format, tmp_path / "out")
@@ -280,15 +280,15 @@ def test_the_lines_for_a_picture_make_the_pixels_of_the_run(size, squash, tmp_pa
 
 BUNDLED = [
     ("timm:resnet18", "linear", "timm's resnet18"),
-    ("timm:resnet18", "mlp:8", "the network without"),
-    ("timm:test_vit", "linear", "timm's test_vit"),
-    ("timm:deit_tiny_distilled_patch16_224", "linear", "timm's deit_tiny_distilled"),
-    ("timm:resnetv2_50x1_bit", "linear", "timm's resnetv2_50x1_bit"),
-    ("timm:levit_128s", "linear", "the network without"),
+    pytest.param("timm:resnet18", "mlp:8", "the network without", marks=pytest.mark.slow),
+    pytest.param("timm:test_vit", "linear", "timm's test_vit", marks=pytest.mark.slow),
+    pytest.param("timm:deit_tiny_distilled_patch16_224", "linear", "timm's deit_tiny_distilled", marks=pytest.mark.slow),
+    pytest.param("timm:resnetv2_50x1_bit", "linear", "timm's resnetv2_50x1_bit", marks=pytest.mark.slow),
+    pytest.param("timm:levit_128s", "linear", "the network without", marks=pytest.mark.slow),
     ("torchvision:resnet18", "linear", "the network with a linear layer as its fc"),
-    ("torchvision:mobilenet_v3_small", "mlp:8", "the network without"),
-    ("torchvision:squeezenet1_1", "linear", "the network without"),
-    ("torchvision:googlenet", "linear", "the network with a linear layer as its fc"),
+    pytest.param("torchvision:mobilenet_v3_small", "mlp:8", "the network without", marks=pytest.mark.slow),
+    pytest.param("torchvision:squeezenet1_1", "linear", "the network without", marks=pytest.mark.slow),
+    pytest.param("torchvision:googlenet", "linear", "the network with a linear layer as its fc", marks=pytest.mark.slow),
 ]
 
 
