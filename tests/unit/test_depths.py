@@ -127,3 +127,16 @@ def test_a_head_on_a_block_is_trained_with_all_before_it_frozen(tiny, images, tm
     assert finished.audit.frozen_unchanged
     assert finished.audit.trainable_moved
     assert finished.val_logits.shape[1] == model.num_classes
+
+
+def test_features_of_all_depths_are_known_by_the_graph_that_gave_them():
+    from frostline.features.known import backbone_subject, prefix_subject
+    from frostline.fitting.depth import tapped
+
+    backbone = opened("resnet18")
+    _, parts = tapped(backbone, nn.Identity())
+    asked = {"device": torch.device("cpu"), "precision": "fp32", "engine": "plain"}
+    found = prefix_subject(parts, backbone, **asked)
+    plain = backbone_subject(backbone, weights=backbone.digest, **asked)
+    assert found.settings["cut"] == "depths"
+    assert found.settings["code"] != plain.settings["code"]

@@ -34,7 +34,7 @@ def backbone_subject(opened: Backbone, *, weights: str, device: torch.device, pr
 
 def prefix_subject(parts: Split, opened: Backbone, *, device: torch.device, precision: str, engine: str) -> Subject:
     """:func:`backbone_subject` for the prefix of any split."""
-    code = "" if parts.cut.way == "backbone" else parts.code
+    code = "" if parts.cut.name == "backbone" else parts.code
     settings = prefix_settings(opened, cut=parts.cut.name, weights=tensors_digest(parts.prefix.state_dict()), code=code)
     return Subject(parts.prefix, settings, opened.preprocess, device, precision, engine)
 

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import torch
 
-from frostline.advise.evidence import FOLDS, SAMPLE, sampled
-from frostline.advise.probes import ridge_probe
+from frostline.advise.evidence import FOLDS, SAMPLE
 from frostline.features import FeatureStore
 from frostline.features.choice import decided_engine
-from frostline.features.depths import END, at_depths
+from frostline.features.depths import END
 from frostline.features.engine import plain
 from frostline.features.extract import Prefix
 from frostline.features.known import prefix_subject
+from frostline.fitting.depth import sampled, tapped
 from frostline.fitting.folds import stratified_folds
-from frostline.freeze.cut import Cut, Split
+from frostline.fitting.held import ridge_held
 from frostline.report.judged import Listed
 from frostline.report.svg import WIDTH, dot, drawing, line, text
 from frostline.report.words import percent, whole
@@ -47,10 +47,7 @@ def depths_of(run: Run, listed: Listed, cache: Path | None, device: torch.device
     images = sampled(listed.images["train"] + listed.images["val"], SAMPLE, recipe.seed)
     if not len(images) or min(torch.bincount(torch.tensor(images.labels), minlength=len(run.classes)).tolist()) < 2:
         return ()
-    depths = at_depths(run.model.opened)
-    parts = Split(
-        depths.body, torch.nn.Identity(), Cut("depths", "graph", "every block is tapped", depths.layout.bytes), depths.layout, depths.code
-    )
+    depths, parts = tapped(run.model.opened, torch.nn.Identity())
     subject = prefix_subject(parts, run.model.opened, device=device, precision=recipe.precision, engine=recipe.engine)
     engine = decided_engine(subject, len(images), cache)
     if engine is None:  # a network so small that no other engine was tried is run as it is, and nothing is remembered
@@ -64,7 +61,7 @@ def depths_of(run: Run, listed: Listed, cache: Path | None, device: torch.device
     images = images.without(store.skipped)
     labels = torch.tensor(images.labels)
     folds = stratified_folds(labels, FOLDS, recipe.seed)
-    found = [ridge_probe(f, labels, len(run.classes), folds) for f in depths.layout.unpack(store.gather(images.digests))]
+    found = [ridge_held(f, labels, len(run.classes), folds) for f in depths.layout.unpack(store.gather(images.digests))]
     return tuple(Depth(name, held.accuracy, held.interval) for name, held in zip(depths.names, found, strict=True))
 
 
