@@ -120,8 +120,8 @@ def _choice(choice: Mapping[str, Any]) -> str:
 
 
 def print_next(run: str, data: str) -> None:
-    """The commands that come next."""
+    """The commands that come next: look at it, use it, find out whether more is to be had."""
     print("next")
+    print(f"  frostline report {run}")
     print(f"  frostline predict {run} PICTURE.jpg")
-    print(f"  frostline evaluate {run} LABELLED_FOLDER")
-    print(f"  frostline train {data} --unfreeze last:2")
+    print(f"  frostline advise {data}")
