@@ -7,14 +7,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from frostline._device import resolve_device
+from frostline._digest import tensors_digest
 from frostline.backbone import open_backbone
 from frostline.data.views import Views
 from frostline.errors import PlanError
+from frostline.familiar import MOST_COMPUTED, Familiar, distinct, familiar_with, write_familiar
 from frostline.features import FeatureProgress
+from frostline.features.extract import Prefix
 from frostline.fitting import Compute, EpochDone, Event, Finished, PhaseDone, Resumed, Snapshot, StepDone, Stopped, fit
 from frostline.fitting.budget import Budget, seconds_of
-from frostline.fitting.events import FeaturesReady
+from frostline.fitting.events import FeaturesReady, Seen
+from frostline.fitting.looked import MOST
 from frostline.fitting.prepare import Labelled, prefix_of, prepare
 from frostline.freeze import FreezePlan
 from frostline.freeze.cut import split_resolved
@@ -27,7 +33,7 @@ from frostline.run.identity import begin, identity_of
 from frostline.run.journal import Journal
 from frostline.run.layout import check_begun, claim
 from frostline.run.summary import Timing, summarise
-from frostline.use import evaluate_images
+from frostline.use import evaluate_images, features_of
 
 Listener = Callable[[Event], None]
 
@@ -84,16 +90,40 @@ def train(
         if fault is not None:
             raise fault
     run = Run(out, recipe, {}, at_hand.manifest.classes, at_hand.model)
+    finished = next(e for e in events if isinstance(e, Finished))
     test = None
     if len(at_hand.images["test"]):
-        prefix = run.prefix_as_trained(resolve_device(recipe.device), at_hand.images["train"] + at_hand.images["val"], cache)
-        test = evaluate_images(run, at_hand.images["test"], prefix, cache=cache)[0]
-    leaks = leaks_of(at_hand.manifest, at_hand.digests, next(e for e in events if isinstance(e, Finished)))
+        test = evaluate_images(run, at_hand.images["test"], _prefix(run, at_hand, cache), cache=cache)[0]
+    familiar = _familiar(run, at_hand, finished, cache)
+    if familiar is not None:
+        write_familiar(out, familiar)
+    leaks = leaks_of(at_hand.manifest, at_hand.digests, finished)
     timing = Timing(startup, began, time.perf_counter())
     summary = summarise(run, events, test, at_hand.manifest, journal.phases, leaks, timing)
     summary = write_run(out, RunRecord(recipe, summary, journal.epochs, at_hand.manifest, at_hand.model, at_hand.original))
     journal.close()
     return summary
+
+
+def _prefix(run: Run, at_hand: AtHand, cache: Path | None) -> Prefix:
+    return run.prefix_as_trained(resolve_device(run.recipe.device), at_hand.images["train"] + at_hand.images["val"], cache)
+
+
+def _familiar(run: Run, at_hand: AtHand, finished: Finished, cache: Path | None) -> Familiar | None:
+    """What the run takes for familiar: by features that training leaves behind, else by those of some training images, mostly cached."""
+    seed, alone = run.recipe.seed, run.recipe.head_alone
+    weights = run.model.opened.digest if alone else tensors_digest(run.model.backbone.state_dict())
+    train = at_hand.images["train"]
+    if finished.looked is not None:
+        return familiar_with(*(_distinct(seen, seed) for seen in finished.looked), backbone=weights)
+    if finished.seen is not None:
+        return familiar_with(_distinct(finished.seen[0], seed), backbone=weights)
+    some = train.only(distinct(train, MOST_COMPUTED, seed))
+    return familiar_with(features_of(some, _prefix(run, at_hand, cache), cache=cache if alone else None), backbone=weights)
+
+
+def _distinct(seen: Seen, seed: int) -> torch.Tensor:
+    return seen.features[torch.tensor(distinct(seen.images, MOST, seed))]
 
 
 def _fit(recipe: Recipe, at_hand: AtHand, cache: Path | None, resume: Snapshot | None, budget: Budget | None) -> Iterator[Event]:

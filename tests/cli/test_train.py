@@ -21,6 +21,7 @@ FILES = {
     "metrics.jsonl",
     "split.csv",
     "model.safetensors",
+    "familiar.safetensors",
     "labels.json",
     "preprocess.json",
     "environment.json",
@@ -138,7 +139,7 @@ def test_predict_keeps_the_order_and_goes_on_after_a_bad_file(frostline, run, tm
     assert done.returncode == 0
     assert [r["path"] for r in rows] == [str(f) for f in files]
     assert set(rows[1]) == {"path", "error"}
-    assert set(rows[0]) == {"path", "label", "probability", "probabilities", "unfamiliar"}
+    assert set(rows[0]) == {"path", "label", "probability", "probabilities", "unfamiliar", "unfamiliarity"}
     assert sum(rows[0]["probabilities"].values()) == pytest.approx(1, abs=1e-6)
     assert rows[0]["probability"] == max(rows[0]["probabilities"].values())
 
