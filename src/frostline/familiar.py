@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -47,12 +48,14 @@ class Familiar:
         threshold: the distance from which a picture is unfamiliar.
         backbone: SHA-256 of the backbone that the features are from.
         calibrated_on: how many images told the threshold, and which, in words.
+        rows: where each of ``reference`` is in the run's ``split.csv``, counted from 0; empty where that is not known.
     """
 
     reference: torch.Tensor
     threshold: float
     backbone: str
     calibrated_on: str
+    rows: tuple[int, ...] = ()
 
     def unfamiliarity(self, features: torch.Tensor) -> torch.Tensor:
         """Distances as multiples of the threshold, whatever the company: above 1 is unfamiliar.
@@ -74,13 +77,16 @@ def distinct(images: ImageSet, most: int, seed: int) -> list[int]:
     return drawn(sorted(first.values()), most, seed)
 
 
-def familiar_with(features: torch.Tensor, held_out: torch.Tensor | None = None, *, backbone: str) -> Familiar | None:
+def familiar_with(
+    features: torch.Tensor, held_out: torch.Tensor | None = None, *, backbone: str, rows: Sequence[int] = ()
+) -> Familiar | None:
     """Calibrate on training images, each left out itself, or on images that were held out.
 
     Args:
         features: of distinct training images, ``(M, d)``; a copy would be its twin's excuse.
         held_out: features of distinct validation images, ``(H, d)``, for a backbone that was trained on the others.
         backbone: SHA-256 of the backbone that they are from.
+        rows: where each of ``features`` is in the run's ``split.csv``.
 
     Returns:
         None where there are too few images to say what is usual, or they all look the same.
@@ -95,7 +101,7 @@ def familiar_with(features: torch.Tensor, held_out: torch.Tensor | None = None, 
     if not threshold > 1e-6:
         return None
     words = "training images, each left out itself" if held_out is None else "validation images"
-    return Familiar(reference, threshold, backbone, f"{len(distance)} {words}")
+    return Familiar(reference, threshold, backbone, f"{len(distance)} {words}", tuple(rows))
 
 
 def _distance(similarity: torch.Tensor) -> torch.Tensor:
@@ -115,7 +121,8 @@ def write_familiar(folder: Path, familiar: Familiar) -> None:
         "calibrated_on": familiar.calibrated_on,
         "score": f"mean of 1 - cosine to the {NEAREST} nearest",
     }
-    data = save({"reference": familiar.reference.half().contiguous()}, metadata={"frostline": json.dumps(about)})
+    tensors = {"reference": familiar.reference.half().contiguous(), "rows": torch.tensor(familiar.rows, dtype=torch.int32)}
+    data = save(tensors, metadata={"frostline": json.dumps(about)})
     try:
         write_bytes(folder / layout.FAMILIAR, data)
     except OSError as fault:
@@ -141,7 +148,8 @@ def read_familiar(folder: Path, backbone: str) -> Familiar | None:
             opened = cast("Any", file)
             about = cast("dict[str, Any]", json.loads((opened.metadata() or {})["frostline"]))
             reference = cast("torch.Tensor", opened.get_tensor("reference")).float()
-        familiar = Familiar(reference, float(about["threshold"]), str(about["backbone_sha256"]), str(about["calibrated_on"]))
+            rows = tuple(cast("torch.Tensor", opened.get_tensor("rows")).tolist())
+        familiar = Familiar(reference, float(about["threshold"]), str(about["backbone_sha256"]), str(about["calibrated_on"]), rows)
     except (SafetensorError, OSError, KeyError, ValueError, TypeError) as fault:
         raise RunError(f"is damaged ({fault})", where=path, advice=advice) from fault
     if reference.ndim != 2 or len(reference) < 1 or not bool(reference.isfinite().all()) or not 0 < familiar.threshold < math.inf:

@@ -113,17 +113,23 @@ def _familiar(run: Run, at_hand: AtHand, finished: Finished, cache: Path | None)
     """What the run takes for familiar: by features that training leaves behind, else by those of some training images, mostly cached."""
     seed, alone = run.recipe.seed, run.recipe.head_alone
     weights = run.model.opened.digest if alone else tensors_digest(run.model.backbone.state_dict())
-    train = at_hand.images["train"]
+    held_out = None
     if finished.looked is not None:
-        return familiar_with(*(_distinct(seen, seed) for seen in finished.looked), backbone=weights)
-    if finished.seen is not None:
-        return familiar_with(_distinct(finished.seen[0], seed), backbone=weights)
-    some = train.only(distinct(train, MOST_COMPUTED, seed))
-    return familiar_with(features_of(some, _prefix(run, at_hand, cache), cache=cache if alone else None), backbone=weights)
+        train, held_out = (_distinct(seen, seed) for seen in finished.looked)
+    elif finished.seen is not None:
+        train = _distinct(finished.seen[0], seed)
+    else:
+        images = at_hand.images["train"]
+        some = images.only(distinct(images, MOST_COMPUTED, seed))
+        train = features_of(some, _prefix(run, at_hand, cache), cache=cache if alone else None)
+    place = {record.path: row for row, record in enumerate(at_hand.manifest.records)}
+    rows = [place[path] for path in train.images.paths]
+    return familiar_with(train.features, None if held_out is None else held_out.features, backbone=weights, rows=rows)
 
 
-def _distinct(seen: Seen, seed: int) -> torch.Tensor:
-    return seen.features[torch.tensor(distinct(seen.images, MOST, seed))]
+def _distinct(seen: Seen, seed: int) -> Seen:
+    rows = distinct(seen.images, MOST, seed)
+    return Seen(seen.images.only(rows), seen.features[torch.tensor(rows)])
 
 
 def _fit(recipe: Recipe, at_hand: AtHand, cache: Path | None, resume: Snapshot | None, budget: Budget | None) -> Iterator[Event]:

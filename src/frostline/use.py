@@ -18,6 +18,7 @@ from frostline.features import FeatureStore, ImageSet, ensure_features
 from frostline.features.extract import Prefix
 from frostline.features.pixels import arriving_batches
 from frostline.features.pooled import pooled, vectors_of
+from frostline.fitting.events import Seen
 from frostline.fitting.loop import logits_of
 from frostline.fitting.metrics import Scores, score
 from frostline.fitting.sources import FeatureRows
@@ -56,8 +57,8 @@ def evaluate_images(run: Run, images: ImageSet, prefix: Prefix, *, cache: Path |
         return score(logits_of(run.model.head, rows), rows.labels), skipped
 
 
-def features_of(images: ImageSet, prefix: Prefix, *, cache: Path | None) -> torch.Tensor:
-    """One vector for each image that can be read, ``(N, d)``: features with positions are averaged over them.
+def features_of(images: ImageSet, prefix: Prefix, *, cache: Path | None) -> Seen:
+    """The images that can be read with one vector each: features with positions are averaged over them.
 
     Args:
         images: files.
@@ -67,7 +68,7 @@ def features_of(images: ImageSet, prefix: Prefix, *, cache: Path | None) -> torc
     with tempfile.TemporaryDirectory(prefix="frostline-") as scratch:
         store = _filled(images, prefix, cache or Path(scratch))
         usable = images.without(store.skipped)
-        return pooled(store.rows_of(usable.digests), prefix.layout) if len(usable) else torch.empty(0, 0)
+        return Seen(usable, pooled(store.rows_of(usable.digests), prefix.layout) if len(usable) else torch.empty(0, 0))
 
 
 def _filled(images: ImageSet, prefix: Prefix, folder: Path) -> FeatureStore:
