@@ -1,7 +1,7 @@
 """Pictures of many requests through one network: decoded in threads, labelled in one, in batches of what is waiting.
 
-No batch waits to become full: while one is being computed the next one gathers. Batches have the run's fixed shape, so that an answer
-does not depend on who else asks.
+No batch waits to become full while the network has nothing to do: while one is being computed the next one gathers. Batches have the run's
+fixed shape, so that an answer does not depend on who else asks.
 """
 
 from __future__ import annotations
@@ -100,21 +100,28 @@ class Batcher:
         return await waiting.answer
 
     async def _answer(self) -> None:
+        """Hand batches to the network's thread: one when it has nothing to do, and a full one more, so that it need not wait for us."""
         size = self._labeller.prefix.batch
+        under_way: set[asyncio.Task[None]] = set()
         while True:
             await self._wake.wait()
-            batch = [self._queue.popleft() for _ in range(min(size, len(self._queue)))]
-            if not batch:
-                self._wake.clear()
-                continue
-            try:
-                names, pictures = [w.name for w in batch], [w.picture for w in batch]
-                answers = await self.on_network(lambda n=names, p=pictures: self._labeller.answers(n, p))
-            except Exception as fault:  # a bug, or a device that fails: those who asked hear of it, and the next batch is tried
-                for waiting in batch:
-                    if not waiting.answer.done():
-                        waiting.answer.set_exception(fault)
-                continue
-            for waiting, answer in zip(batch, answers, strict=True):
+            self._wake.clear()
+            under_way = {task for task in under_way if not task.done()}
+            while self._queue and (not under_way or (len(under_way) == 1 and len(self._queue) >= size)):
+                batch = [self._queue.popleft() for _ in range(min(size, len(self._queue)))]
+                task = asyncio.create_task(self._label(batch))
+                task.add_done_callback(lambda _: self._wake.set())
+                under_way.add(task)
+
+    async def _label(self, batch: Sequence[_Waiting]) -> None:
+        names, pictures = [w.name for w in batch], [w.picture for w in batch]
+        try:
+            answers = await self.on_network(lambda: self._labeller.answers(names, pictures))
+        except Exception as fault:  # a bug, or a device that fails: those who asked hear of it, and the next batch is tried
+            for waiting in batch:
                 if not waiting.answer.done():
-                    waiting.answer.set_result(answer)
+                    waiting.answer.set_exception(fault)
+            return
+        for waiting, answer in zip(batch, answers, strict=True):
+            if not waiting.answer.done():
+                waiting.answer.set_result(answer)
