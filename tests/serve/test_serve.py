@@ -30,7 +30,6 @@ from frostline.serve.heat import Heat, heat_of
 from frostline.serve.limits import Guard, Limits
 from frostline.use import Labeller, predict
 
-pytest.importorskip("fastapi")
 TINY = ("--backbone", "tiny_net:build")
 
 
