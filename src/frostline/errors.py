@@ -87,6 +87,10 @@ class ExportError(FrostlineError):
     """An export that cannot be made, or that disagrees with the run; nothing was written."""
 
 
+class ServeError(FrostlineError):
+    """The server cannot be started."""
+
+
 class RecipeError(FrostlineError):
     """A setting that is unknown, out of range or contradicts another."""
 

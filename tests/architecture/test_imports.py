@@ -25,12 +25,14 @@ ROOMS = (
     "recipe",
     "run",
     "gather",
+    "quality",
+    "familiar",
     "use",
     "nested",
-    "quality",
     "advise",
     "export",
     "report",
+    "serve",
     "pipeline",
     "classifier",
     "demo",
@@ -176,7 +178,7 @@ def test_an_import_with_the_stream_is_allowed(module, text):
 
 def test_a_module_that_nobody_placed_is_found():
     assert unplaced({"errors", "data.folder"}) == set()
-    assert unplaced({"serve.app", "_shapes"}) == {"serve", "_shapes"}
+    assert unplaced({"pages.app", "_shapes"}) == {"pages", "_shapes"}
 
 
 def test_no_modules_import_each_other():

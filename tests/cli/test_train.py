@@ -21,6 +21,7 @@ FILES = {
     "metrics.jsonl",
     "split.csv",
     "model.safetensors",
+    "familiar.safetensors",
     "labels.json",
     "preprocess.json",
     "environment.json",
@@ -119,6 +120,17 @@ def test_evaluate_says_what_training_said(frostline, run, tmp_path, images):
     assert sum(map(sum, scores["confusion"])) == 12
 
 
+@pytest.mark.parametrize("head", ["conv:4", "attention"])
+def test_evaluate_reads_the_maps_that_training_cached(frostline, images, tmp_path, head):
+    done = frostline("train", images, *TINY, "--head", head, "--epochs", "3", "--out", tmp_path / "run", "--json")
+    said = json.loads(done.stdout)
+    rows = [r for r in csv.DictReader((tmp_path / "run" / "split.csv").open()) if r["split"] == "val"]
+    (tmp_path / "val.csv").write_text("path,label\n" + "".join(f"{r['path']},{r['label']}\n" for r in rows))
+    cached = json.loads(frostline("evaluate", tmp_path / "run", tmp_path / "val.csv", "--json").stdout)
+    anew = json.loads(frostline("evaluate", tmp_path / "run", tmp_path / "val.csv", "--json", "--no-cache").stdout)
+    assert cached["log_loss"] == pytest.approx(anew["log_loss"], abs=1e-6) == pytest.approx(said["val"]["log_loss"], abs=1e-6)
+
+
 def test_predict_keeps_the_order_and_goes_on_after_a_bad_file(frostline, run, tmp_path, images):
     (tmp_path / "bad.jpg").write_text("no picture")
     files = [images / "red" / "000.png", tmp_path / "bad.jpg", images / "green" / "001.png"]
@@ -127,7 +139,7 @@ def test_predict_keeps_the_order_and_goes_on_after_a_bad_file(frostline, run, tm
     assert done.returncode == 0
     assert [r["path"] for r in rows] == [str(f) for f in files]
     assert set(rows[1]) == {"path", "error"}
-    assert set(rows[0]) == {"path", "label", "probability", "probabilities", "unfamiliar"}
+    assert set(rows[0]) == {"path", "label", "probability", "probabilities", "unfamiliar", "unfamiliarity"}
     assert sum(rows[0]["probabilities"].values()) == pytest.approx(1, abs=1e-6)
     assert rows[0]["probability"] == max(rows[0]["probabilities"].values())
 

@@ -21,6 +21,7 @@ from frostline.cli.extract import extract
 from frostline.cli.inspect import inspect
 from frostline.cli.predict import predict
 from frostline.cli.report import report
+from frostline.cli.serve import serve
 from frostline.cli.signals import SIGNALS, Terminated
 from frostline.cli.train import train
 from frostline.errors import FrostlineError
@@ -36,7 +37,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (train, advise, data, inspect, evaluate, predict, report, export, extract, doctor, demo):
+for verb in (train, advise, data, inspect, evaluate, predict, report, serve, export, extract, doctor, demo):
     app.command()(verb)
 app.add_typer(cache, name="cache")
 

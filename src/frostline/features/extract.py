@@ -61,6 +61,7 @@ class Prefix:
         layout: what crosses the cut.
         settings: what it computes, as plain JSON values: see :func:`frostline.features.key.prefix_settings`.
         storage: how its features are kept: ``fp32``, ``fp16`` or ``bf16``.
+        batch: images a forward pass; another one only where nothing is cached.
     """
 
     engine: Engine
@@ -69,6 +70,7 @@ class Prefix:
     layout: Layout
     settings: Mapping[str, object] = field(default_factory=dict[str, object])
     storage: str = "fp32"
+    batch: int = BATCH
 
     def key(self, view: View = PLAIN) -> FeatureKey:
         """The identity of its features."""
@@ -81,15 +83,15 @@ class Prefix:
         images it was computed with.
         """
         found: list[torch.Tensor] = []
-        for part in pixels.split(BATCH):
-            rows = self.layout.pack(self.engine.run(self.preprocess.normalise(filled_up(part).to(self.device))))
+        for part in pixels.split(self.batch):
+            rows = self.layout.pack(self.engine.run(self.preprocess.normalise(filled_up(part, self.batch).to(self.device))))
             found.append(rows[: len(part)].cpu().contiguous())
         return torch.cat(found)
 
 
-def filled_up(part: torch.Tensor) -> torch.Tensor:
+def filled_up(part: torch.Tensor, size: int = BATCH) -> torch.Tensor:
     """``(n, ...)`` filled up with zeros to the fixed batch; another batch shape may round differently in the last bit."""
-    return torch.cat([part, part.new_zeros(BATCH - len(part), *part.shape[1:])]) if len(part) < BATCH else part
+    return torch.cat([part, part.new_zeros(size - len(part), *part.shape[1:])]) if len(part) < size else part
 
 
 def ensure_features(

@@ -15,7 +15,7 @@ from frostline.data.views import PLAIN, View
 BATCH = 16
 """Images a forward pass. Fixed, and part of the key: another batch shape may round differently in the last bit."""
 
-_FORMAT = 4
+_FORMAT = 5  # of the cache before, maps may lie in either order
 _DECODE_RULES = 1  # of data/decode.py: raise it whenever a verdict or a pixel changes there
 
 

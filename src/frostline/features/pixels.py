@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -42,6 +42,46 @@ def load_image(path: Path, digest: str | None = None) -> Image.Image:
     if digest is not None and bytes_digest(data) != digest:
         raise CacheError("the file changed while it was used", where=path, advice="run the same command again")
     return decode(data).image
+
+
+def pixels_of(data: bytes, preprocess: Preprocess) -> torch.Tensor | DecodeError:
+    """A file's content as the network sees it, ``(3, H, W)`` uint8, or the error where it is no image."""
+    try:
+        return preprocess.pixels(decode(data).image)
+    except DecodeError as fault:
+        return fault
+
+
+def arriving_batches(
+    paths: Iterable[Path], preprocess: Preprocess, size: int = BATCH
+) -> Iterator[tuple[list[Path], list[torch.Tensor | DecodeError]]]:
+    """Decode files whose names are still arriving, in threads and one batch ahead of the caller; no more than two batches are held.
+
+    Args:
+        paths: the files; asked for when there is room.
+        preprocess: resize and crop.
+        size: of a batch; the last one may be smaller.
+
+    Yields:
+        The names of a batch, and for each ``(3, H, W)`` uint8, or the error where it is no image.
+    """
+
+    def one(path: Path) -> torch.Tensor | DecodeError:
+        try:
+            return pixels_of(read_image_bytes(path), preprocess)
+        except DecodeError as fault:
+            return fault
+
+    names = iter(paths)
+    with ThreadPoolExecutor(decode_threads()) as pool:
+
+        def submit() -> list[tuple[Path, Future[torch.Tensor | DecodeError]]]:
+            return [(path, pool.submit(one, path)) for path in itertools.islice(names, size)]
+
+        ahead = submit()
+        while ahead:
+            current, ahead = ahead, submit()
+            yield [path for path, _ in current], [future.result() for _, future in current]
 
 
 def pixel_batches(

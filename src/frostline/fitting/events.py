@@ -249,7 +249,7 @@ class PhaseDone:
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """Images as a frozen backbone sees them.
+    """Images as a backbone sees them.
 
     Attributes:
         images: those that could be read.
@@ -278,6 +278,7 @@ class Finished:
         decisions: what ``auto`` decided after each phase, in words.
         seen: the training and the validation images without augmentation, where the whole backbone is frozen and their features are in
             memory anyway; else None.
+        looked: some training and some validation images as the backbone sees them by now, where it was trained; else None.
     """
 
     best_epoch: int
@@ -292,6 +293,7 @@ class Finished:
     seconds: float
     decisions: tuple[str, ...] = ()
     seen: tuple[Seen, Seen] | None = None
+    looked: tuple[Seen, Seen] | None = None
 
 
 Event = (

@@ -23,12 +23,13 @@ from frostline.fitting.forget import FEWEST, forgetting_of, originals
 from frostline.fitting.guard import Guards, overfitting
 from frostline.fitting.hyper import Options
 from frostline.fitting.ledger import Ledger
+from frostline.fitting.looked import looked_at
 from frostline.fitting.loop import logits_of
 from frostline.fitting.phase import Given, Job, Ready, Trained, run_phase
 from frostline.fitting.phases import Phase, phases_of
 from frostline.fitting.prepare import Compute, Labelled
 from frostline.fitting.snapshot import Snapshot
-from frostline.fitting.sources import FeatureRows
+from frostline.fitting.sources import FeatureRows, Source
 from frostline.freeze import FreezePlan, ResolvedPlan
 from frostline.model import TransferModel
 
@@ -163,8 +164,9 @@ def _mixed(options: Options, phases: Sequence[Phase], *, auto: bool, judged: boo
 
 def _finished(job: Job, trained: Trained, ledger: Ledger, resolved: ResolvedPlan) -> Finished:
     train, val = trained.sources.train, trained.sources.val
-    train_logits, train_labels = logits_of(trained.module, train, trained.eval_batch), train.labels.cpu()
-    val_logits = None if val is None else logits_of(trained.module, val, trained.eval_batch)
+    train_labels = train.labels.cpu()
+    train_logits, train_looked = _judged(job, trained, train, trained.images.train)
+    val_logits, val_looked = (None, None) if val is None or trained.images.val is None else _judged(job, trained, val, trained.images.val)
     val_labels = None if val is None else val.labels.cpu()
     fit = None
     if val_logits is not None and val_labels is not None:
@@ -188,7 +190,15 @@ def _finished(job: Job, trained: Trained, ledger: Ledger, resolved: ResolvedPlan
         ledger.seconds,
         tuple(ledger.decisions),
         _seen(job, trained),
+        None if train_looked is None or val_looked is None else (train_looked, val_looked),
     )
+
+
+def _judged(job: Job, trained: Trained, source: Source, images: ImageSet) -> tuple[torch.Tensor, Seen | None]:
+    """Logits of all images; where the backbone had to be run for them, some of them with their features as well."""
+    if trained.module is job.model.head:
+        return logits_of(trained.module, source, trained.eval_batch), None
+    return looked_at(trained.module, job.model.head, source, images, trained.eval_batch, job.given.seed)
 
 
 def _seen(job: Job, trained: Trained) -> tuple[Seen, Seen] | None:

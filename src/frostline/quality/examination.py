@@ -13,12 +13,11 @@ from frostline._device import resolve_device
 from frostline.errors import DataError
 from frostline.features import Extracted, FeatureStore, ImageSet, ensure_features
 from frostline.features.extract import Prefix
-from frostline.features.store import StoredRows
+from frostline.features.pooled import pooled
 from frostline.fitting import Event
 from frostline.fitting.events import FeaturesReady
 from frostline.fitting.prepare import Compute, Labelled, prefix_of
 from frostline.freeze import FreezePlan
-from frostline.freeze.crossing import Layout
 from frostline.freeze.cut import split_resolved
 from frostline.gather import AtHand, gather
 from frostline.quality.copies import exact_copies, grouped, joined
@@ -31,8 +30,6 @@ from frostline.quality.outliers import NEAREST, Outlyingness, outlyingness
 from frostline.quality.overlap import Overlap, confusion_of, overlaps
 from frostline.quality.suspects import Suspect, find_suspects
 from frostline.recipe import Recipe
-
-_AT_ONCE = 256
 
 
 def examine(recipe: Recipe, *, cache: Path | None, listen: Callable[[Event], None], offline: bool = False) -> DataQuality:
@@ -120,16 +117,6 @@ def _extract(store: FeatureStore, prefix: Prefix, images: ImageSet, listen: Call
             listen(next(steps))
         except StopIteration as end:
             return end.value
-
-
-def pooled(rows: StoredRows, layout: Layout) -> torch.Tensor:
-    """One vector an image, ``(N, d)`` float32: features with positions are averaged over them, block by block."""
-    found: list[torch.Tensor] = []
-    for start in range(0, len(rows), _AT_ONCE):
-        block = layout.unpack(rows[start : start + _AT_ONCE])[0]
-        block = block.flatten(2).mean(2) if block.ndim == 4 else block
-        found.append(block.mean(1) if block.ndim == 3 else block)
-    return torch.cat(found).cpu()
 
 
 def _among(rows: torch.Tensor) -> Neighbours:

@@ -14,6 +14,7 @@ WEIGHTS = "model.safetensors"
 LABELS = "labels.json"
 PREPROCESS = "preprocess.json"
 ENVIRONMENT = "environment.json"
+FAMILIAR = "familiar.safetensors"
 IDENTITY = "identity.json"
 CHECKPOINTS = "checkpoints"
 

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 
 from frostline._digest import tensors_digest
 from frostline.backbone import Preprocess, open_backbone
+from frostline.backbone.sealed import Sealed
 from frostline.errors import RunError
 from frostline.features.choice import choose_engine
 from frostline.features.engine import Engine, plain
@@ -20,12 +21,14 @@ from frostline.features.extract import Prefix, filled_up
 from frostline.features.images import ImageSet
 from frostline.features.key import BATCH
 from frostline.features.known import backbone_subject
-from frostline.features.shape import feature_shape
-from frostline.freeze.apply import freeze
+from frostline.freeze.apply import evaluating, freeze
 from frostline.freeze.crossing import Crossing, Layout
 from frostline.model import TransferModel
 from frostline.recipe import Recipe, read_recipe
 from frostline.run import layout
+
+ANSWERED_AT_ONCE = 4
+"""Pictures a forward pass on the CPU where they are labelled: one alone waits for four, not for sixteen, and many take no longer."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +51,8 @@ class Run:
 
     def prefix(self, device: torch.device) -> Prefix:
         """The trained backbone, all of it frozen by now, run as it is."""
-        return self._prefix(device, plain(self.model.backbone, "bf16" if self.recipe.precision == "bf16" else "fp32"))
+        made = self._prefix(device, plain(self.model.backbone, "bf16" if self.recipe.precision == "bf16" else "fp32"))
+        return replace(made, batch=ANSWERED_AT_ONCE) if device.type == "cpu" else made
 
     def fast_prefix(self, device: torch.device, images: ImageSet, cache: Path | None) -> Prefix:
         """The same for many images: a backbone that others have too is run by the engine that is chosen on this machine."""
@@ -68,12 +72,23 @@ class Run:
 
     def _prefix(self, device: torch.device, engine: Engine, settings: Mapping[str, object] | None = None) -> Prefix:
         self.model.to(device)
-        layout = Layout((Crossing(feature_shape(self.model.opened)),))
-        return Prefix(engine, self.model.opened.preprocess, device, layout, settings or {}, self.recipe.storage)
+        return Prefix(engine, self.model.opened.preprocess, device, self._layout(), settings or {}, self.recipe.storage)
+
+    def _layout(self) -> Layout:
+        """As training packs them: a map is kept as it lies in memory, and its rows in the cache are shared."""
+        body = self.model.opened.body
+        if isinstance(body, Sealed):
+            return Layout((Crossing(body.shape_of_features),))
+        with evaluating(body), torch.no_grad():
+            return Layout.of([body(self.model.example(2))])
 
     def probabilities(self, prefix: Prefix, pixels: torch.Tensor) -> torch.Tensor:
         """``(N, 3, H, W)`` uint8 to ``(N, classes)`` float64, whatever the company: the batch shape is fixed for the head too."""
-        rows = prefix(pixels).to(prefix.device)
+        return self.probabilities_of(prefix, prefix(pixels))
+
+    def probabilities_of(self, prefix: Prefix, rows: torch.Tensor) -> torch.Tensor:
+        """The same from what ``prefix`` gave for them, packed rows ``(N, size)``."""
+        rows = rows.to(prefix.device)
         with torch.no_grad():
             logits = [self.model.head(prefix.layout.unpack(filled_up(part))[0])[: len(part)] for part in rows.split(BATCH)]
         return torch.cat(logits).cpu().double().softmax(1)
