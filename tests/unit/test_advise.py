@@ -27,9 +27,10 @@ from frostline.backbone import open_backbone
 from frostline.backbone.tap import channel_statistics
 from frostline.errors import RecipeError
 from frostline.features.depths import END, at_depths
-from frostline.fitting.depth import sampled
+from frostline.fitting.depth import Told, sampled, stepped_held, tell_apart
 from frostline.fitting.folds import scale_of, stratified_folds
 from frostline.fitting.held import Held, differ, fall, ridge_answers, ridge_held, scaled
+from frostline.heads import HeadSpec
 
 
 def task(count=120, size=30, classes=3, seed=0):
@@ -200,17 +201,37 @@ def test_what_is_unfrozen_costs_more_the_more_it_is():
     FreezePlan("none").apply(model)
 
 
+def test_the_head_itself_decides_among_depths_that_a_ridge_points_to():
+    g = torch.Generator().manual_seed(0)
+    labels = torch.arange(200) % 2
+    sign = 2.0 * labels[:, None] - 1
+    noise = torch.randn(200, 40, generator=g)
+    good = torch.cat([1.5 * sign + torch.randn(200, 1, generator=g), noise], 1)
+    hidden = torch.cat([1e-3 * (1.5 * sign + torch.randn(200, 1, generator=g)), noise], 1)  # a ridge finds it, steps of AdamW do not
+    folds = stratified_folds(labels, 5, seed=0)
+    found = tell_apart({"good": good, END: noise}, labels, 2, folds, HeadSpec("linear"), seed=0)
+    assert (found.chosen, set(found.own)) == ("good", {"good", END})
+    found = tell_apart({"hidden": hidden, END: noise}, labels, 2, folds, HeadSpec("linear"), seed=0)
+    assert found.chosen == END
+    assert found.ridge["hidden"].accuracy > 0.85 > found.own["hidden"].accuracy
+    assert tell_apart({"hidden": hidden, END: noise}, labels, 2, folds, HeadSpec("ridge"), seed=0).chosen == "hidden"
+    assert stepped_held(good, labels, 2, folds, seed=0).accuracy > 0.85
+
+
 def held(accuracy, loss, count=200, seed=0):
     noise = 0.3 * torch.randn(count, generator=stream(seed, "made"))
     return Held(torch.arange(count) < round(accuracy * count), loss + noise)
 
 
+TOLD = Told({}, {}, END)
 NOTHING = Unlikeness(10, 0.2, 0.1, 0.7, 1000)
 
 
 def evidence(curve=(), best="b.5", why="", suspects=0):
     depths = tuple(AtDepth(n, 8, held(0.9, 0.3), held(0.9, 0.3), held(0.8, 0.5), 0.1, 1.0) for n in (best, END))
-    return Evidence("net", 200, 200, 2, 100, 0.5, 5, depths if not why else depths[1:], {}, suspects, curve, NOTHING, None, why, (1.0, 1.0))
+    return Evidence(
+        "net", 200, 200, 2, 100, 0.5, 5, depths if not why else depths[1:], {}, TOLD, suspects, curve, NOTHING, None, why, (1.0, 1.0)
+    )
 
 
 def candidate(unfreeze, loss, accuracy=0.9, seconds=10.0, head="linear", backbone="net", seed=0):

@@ -109,9 +109,10 @@ def candidates_of(
         return cost_of(step, speeds, counts, evidence.end.channels, at_cut, resident, probe=probe)
 
     frozen = cost("none", probe=False)
-    yield Candidate(evidence.backbone, "none", "plain", "linear", evidence.end.ridge, frozen)
-    if evidence.best.name != END:
-        yield Candidate(evidence.backbone, "none", "plain", f"linear@{evidence.best.name}", evidence.best.ridge, frozen)
+    told = evidence.told
+    yield Candidate(evidence.backbone, "none", "plain", "linear", told.ridge[END], frozen)
+    if told.chosen != END:
+        yield Candidate(evidence.backbone, "none", "plain", f"linear@{told.chosen}", told.ridge[told.chosen], frozen)
     for unfreeze, held in evidence.reaches.items():
         yield Candidate(evidence.backbone, unfreeze, "lp-ft", "linear", held, cost(unfreeze, probe=True))
     if "all" in evidence.reaches and layers_of(model.backbone).norms:

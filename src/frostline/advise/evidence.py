@@ -20,13 +20,14 @@ from frostline.features.depths import END, Depths
 from frostline.features.engine import Engine
 from frostline.features.images import ImageSet
 from frostline.features.pixels import full_batches, pixel_batches
-from frostline.fitting.depth import sampled, tapped
+from frostline.fitting.depth import Told, sampled, tapped, tell_apart
 from frostline.fitting.events import Event
 from frostline.fitting.folds import Fold, stratified_folds
 from frostline.fitting.held import Held, ridge_held
 from frostline.fitting.prepare import Compute, Labelled, prefix_of, prepare
 from frostline.fitting.sources import FeatureRows
 from frostline.freeze.layers import layers_of
+from frostline.heads import HeadSpec
 from frostline.quality.suspects import find_suspects
 
 SAMPLE = 1000
@@ -76,6 +77,7 @@ class Evidence:
         depths: in forward order.
         reaches: by the selector that unfreezes from there (``last:2``, ``all``): a ridge on the features of all depths from the cut to
             the end.
+        told: how the linear head does at the end and at depths that are worth a look, and which one to take.
         suspects: images whose label is doubted (Northcutt 2021) by the logistic regression at the end.
         curve: ridge at the end, by number of training images.
         unlikeness: how new the images are to the backbone.
@@ -93,6 +95,7 @@ class Evidence:
     folds: int
     depths: tuple[AtDepth, ...]
     reaches: dict[str, Held]
+    told: Told
     suspects: int
     curve: tuple[tuple[int, Held], ...]
     unlikeness: Unlikeness
@@ -159,6 +162,7 @@ def gather_evidence(
         len(folds),
         examined,
         _reaches(opened, depths, features, labels, classes, folds),
+        tell_apart(dict(zip(depths.names, features, strict=True)), labels, classes, folds, HeadSpec("linear"), seed),
         _suspects(examined[-1].logistic, labels),
         learning_curve(features[-1], labels, classes, folds, seed),
         unlikeness_of(opened, some_images(opened, labelled.train, device)),

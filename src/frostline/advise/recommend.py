@@ -14,6 +14,10 @@ ERRORS = 2.0
 """Standard errors that one log loss must be below another, image by image, to be no chance."""
 
 
+SURE_OF_LABELS = 0.85
+"""Accuracy of the logistic regression below which its doubts about labels are rather its own."""
+
+
 @dataclass(frozen=True, eq=False)
 class Candidate:
     """A plan with what is predicted of it.
@@ -23,7 +27,7 @@ class Candidate:
         unfreeze: the selector.
         strategy: ``plain`` or ``lp-ft``.
         head: the head.
-        held: how its stand-in labelled held-out images: of heads the very thing, of unfreezing a ridge on all depths from the cut on.
+        held: how its stand-in labelled held-out images: of heads a ridge at their depth, of unfreezing one on all depths from the cut on.
         cost: what it costs.
     """
 
@@ -75,7 +79,7 @@ def recommend(candidates: Sequence[Candidate], evidences: Sequence[Evidence]) ->
         base = other if _beats(other, base) else base
     here = [c for c in candidates if c.backbone == base.backbone]
     pick = next((c for c in here if c.unfreeze == "none" and _beats(c, base)), base)
-    better = [c for c in here if c.unfreeze != "none" and _beats(c, pick)]
+    better = [c for c in here if c.unfreeze not in ("none", "norm") and _beats(c, pick)]  # of norms alone nothing is predicted
     if better:
         best = min(better, key=lambda c: c.held.log_loss or 0.0)
         pick = min((c for c in better if not _beats(best, c)), key=lambda c: c.cost.seconds)
@@ -126,7 +130,7 @@ def _unlike(evidence: Evidence) -> str:
 
 def _labels(evidence: Evidence) -> list[str]:
     """Whether more labels would help, by the last step of the learning curve, and whether those that are there look right."""
-    if evidence.suspects > 0.05 * evidence.images:
+    if evidence.suspects > 0.05 * evidence.images and evidence.end.logistic.accuracy > SURE_OF_LABELS:
         return [f"{evidence.suspects} of {evidence.images} labels look wrong: frostline data DATA shows them.", *_more(evidence)]
     return _more(evidence)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from dataclasses import replace
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -14,15 +14,19 @@ from frostline.features.depths import END, Depths, at_depths
 from frostline.features.extract import FeatureProgress
 from frostline.features.images import ImageSet
 from frostline.fitting.events import CachePlanned, DepthChosen, FeaturesReady
-from frostline.fitting.folds import stratified_folds
-from frostline.fitting.held import Held, differ, fall, ridge_held
+from frostline.fitting.folds import Fold, stratified_folds
+from frostline.fitting.held import Held, best_held, fall, ridge_held
+from frostline.fitting.hyper import default_hyper
 from frostline.fitting.phase import Given, Ready
 from frostline.fitting.prepare import Compute, Labelled, Sources, prefix_of, prepare
 from frostline.fitting.sources import FeatureRows, Source
+from frostline.fitting.stack import Scaled, Stack, held_out_logits, train_stacks
 from frostline.freeze.apply import freeze
 from frostline.freeze.crossing import Layout
 from frostline.freeze.cut import Cut, Split
+from frostline.heads import FeatureShape, HeadSpec, build_head
 from frostline.heads.contract import AUTO
+from frostline.heads.linear import LinearHead
 from frostline.model import TransferModel
 
 FOLDS = 5
@@ -52,8 +56,8 @@ def choose_depth(
 ) -> Generator[FeatureProgress | CachePlanned | FeaturesReady | DepthChosen, None, Ready | None]:
     """Put the model's head, which asks for it (``linear@auto``), on a depth; gives the features there, if they are at hand.
 
-    The depth with the lowest log loss of a cross-validated ridge on the training images; the end, unless that depth's is lower by more than
-    :data:`ERRORS` standard errors, image by image.
+    By :func:`tell_apart`, on the training images: the end, unless the head does better on an earlier block, by more than :data:`ERRORS`
+    standard errors of the log loss, image by image.
 
     Args:
         model: its backbone may be cut and its head replaced.
@@ -76,9 +80,9 @@ def choose_depth(
     labels = sources.train.labels.cpu()[judged]
     folds = stratified_folds(labels, FOLDS, given.seed)
     features = depths.layout.unpack(_matrix(sources.train)[judged])
-    held = {n: ridge_held(f, labels, model.num_classes, folds) for n, f in zip(depths.names, features, strict=True)}
-    chosen = _chosen(held)
-    yield DepthChosen(tuple(depths.names), tuple(h.accuracy for h in held.values()), chosen, _why(held, chosen, depths.why), len(labels))
+    told = tell_apart(dict(zip(depths.names, features, strict=True)), labels, model.num_classes, folds, model.head_spec, given.seed)
+    chosen, accuracies = told.chosen, tuple(h.accuracy for h in told.ridge.values())
+    yield DepthChosen(tuple(depths.names), accuracies, chosen, _why(told, depths.why), len(labels))
     model.put_head(replace(model.head_spec, at=None if chosen == END else chosen), given.seed)
     if large:
         return None
@@ -108,20 +112,71 @@ def sampled(images: ImageSet, most: int, seed: int) -> ImageSet:
     return images.only(sorted(kept))
 
 
-def _chosen(held: dict[str, Held]) -> str:
-    best = min(reversed(held), key=lambda name: held[name].log_loss or 0.0)
-    return best if best != END and fall(held[END], held[best]) > ERRORS else END
+@dataclass(frozen=True, eq=False)
+class Told:
+    """How the depths were told apart.
+
+    Attributes:
+        ridge: a ridge at each depth, by name.
+        own: the very head that would be trained, at the end and at every depth whose ridge beats that of the end.
+        chosen: the depth to take.
+    """
+
+    ridge: dict[str, Held]
+    own: dict[str, Held]
+    chosen: str
 
 
-def _why(held: dict[str, Held], chosen: str, only_end: str) -> str:
+def tell_apart(
+    features: Mapping[str, torch.Tensor], labels: torch.Tensor, classes: int, folds: Sequence[Fold], spec: HeadSpec, seed: int
+) -> Told:
+    """Ridges say which depths are worth a look, and the head itself decides, for it may not reach what a ridge does (docs/LOG.md).
+
+    Args:
+        features: ``(N, d)`` of each depth, in forward order, the end last.
+        labels: ``(N,)`` int64.
+        classes: number of classes.
+        folds: of cross-validation.
+        spec: the head; one that is solved, or has a hidden layer, is judged by the ridge.
+        seed: of first weights and order.
+    """
+    ridge = {n: ridge_held(f, labels, classes, folds) for n, f in features.items()}
+    worth = [n for n in features if n != END and fall(ridge[END], ridge[n]) > ERRORS]
+    own = {n: stepped_held(features[n], labels, classes, folds, seed) if spec.kind == "linear" else ridge[n] for n in (*worth, END)}
+    better = [n for n in worth if fall(own[END], own[n]) > ERRORS]
+    return Told(ridge, own, min(reversed(better), key=lambda n: own[n].log_loss or 0.0) if better else END)
+
+
+def stepped_held(features: torch.Tensor, labels: torch.Tensor, classes: int, folds: Sequence[Fold], seed: int) -> Held:
+    """The linear head, trained step by step by the documented rule, on images that it did not see.
+
+    Args:
+        features: ``(N, d)`` float32, as they come from the backbone.
+        labels: ``(N,)`` int64.
+        classes: number of classes.
+        folds: of cross-validation; all are trained at once.
+        seed: of the order of images.
+    """
+    hyper = default_hyper(images=len(labels), head="linear", backbone_trained=False)
+    head = build_head(HeadSpec("linear"), FeatureShape((features.shape[1],)), classes, seed)
+    assert isinstance(head, LinearHead)
+    scaled = Scaled.of(features, folds)
+    stack = Stack.of(head, features.new_tensor([hyper.lr]), features.new_tensor([hyper.weight_decay]), len(folds))
+    train_stacks([stack], scaled, labels, folds, hyper, seed)
+    return best_held(held_out_logits(stack, scaled, folds).double(), labels)
+
+
+def _why(told: Told, only_end: str) -> str:
     if only_end:
         return f"only the end is known: {only_end}"
-    best = min(reversed(held), key=lambda name: held[name].log_loss or 0.0)
-    if best == END:
+    worth = {n: h for n, h in told.own.items() if n != END}
+    if not worth:
         return "no earlier block tells more"
-    told = f"{held[best].accuracy:.3f} of the training images right where held out, {held[END].accuracy:.3f} at the end"
-    chance = f"log loss lower by {fall(held[END], held[best]):.1f} standard errors, by chance alone {differ(held[best], held[END]):.0%}"
-    return f"{best}: {told}; {chance}" + ("" if chosen == best else f"; less than {ERRORS:g} are taken for noise")
+    best = told.chosen if told.chosen != END else min(worth, key=lambda n: worth[n].log_loss or 0.0)
+    own, end = told.own[best], told.own[END]
+    said = f"{best}: {own.accuracy:.3f} of the training images right where held out, {end.accuracy:.3f} at the end"
+    errors = f"log loss {abs(fall(end, own)):.1f} standard errors {'lower' if fall(end, own) > 0 else 'higher'}"
+    return f"{said}; {errors}" + ("" if told.chosen == best else ", which is not taken")
 
 
 def _matrix(source: FeatureRows) -> torch.Tensor:
