@@ -40,6 +40,7 @@ def test_words_draw_every_depth_and_say_what_to_run(frostline, split_images):
     assert "█" in ran.stdout
 
 
+@pytest.mark.slow
 def test_two_backbones_are_compared(frostline, split_images):
     ran = frostline("advise", split_images, *TINY, "--backbone", "tf_efficientnet_lite0", "--json")
     assert ran.returncode == 0, ran.stderr

@@ -339,6 +339,7 @@ def test_a_head_that_no_library_has_is_refused_for_safetensors(trained, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_where_there_is_no_torch_onnxruntime_labels_ants_and_bees_as_predict_does(trained, hymenoptera, tmp_path):
     """With the script that says how, ``benchmarks/onnx_alone.py``; torch and frostline cannot be imported there."""
     run = trained(data=str(hymenoptera), backbone="tf_efficientnet_lite0")

@@ -205,16 +205,19 @@ def test_the_head_itself_decides_among_depths_that_a_ridge_points_to():
     g = torch.Generator().manual_seed(0)
     labels = torch.arange(200) % 2
     sign = 2.0 * labels[:, None] - 1
-    noise = torch.randn(200, 40, generator=g)
-    good = torch.cat([1.5 * sign + torch.randn(200, 1, generator=g), noise], 1)
-    hidden = torch.cat([1e-3 * (1.5 * sign + torch.randn(200, 1, generator=g)), noise], 1)  # a ridge finds it, steps of AdamW do not
+
+    def seen(strength, scale=1.0):
+        return torch.cat([scale * (strength * sign + torch.randn(200, 1, generator=g)), torch.randn(200, 40, generator=g)], 1)
+
+    good, hidden, end = seen(2.0), seen(2.0, 0.1), seen(0.8)  # what is small beside the rest a ridge finds, and steps of AdamW do not
     folds = stratified_folds(labels, 5, seed=0)
-    found = tell_apart({"good": good, END: noise}, labels, 2, folds, HeadSpec("linear"), seed=0)
+    found = tell_apart({"good": good, END: end}, labels, 2, folds, HeadSpec("linear"), seed=0)
     assert (found.chosen, set(found.own)) == ("good", {"good", END})
-    found = tell_apart({"hidden": hidden, END: noise}, labels, 2, folds, HeadSpec("linear"), seed=0)
+    found = tell_apart({"hidden": hidden, END: end}, labels, 2, folds, HeadSpec("linear"), seed=0)
     assert found.chosen == END
-    assert found.ridge["hidden"].accuracy > 0.85 > found.own["hidden"].accuracy
-    assert tell_apart({"hidden": hidden, END: noise}, labels, 2, folds, HeadSpec("ridge"), seed=0).chosen == "hidden"
+    assert found.ridge["hidden"].accuracy > found.ridge[END].accuracy
+    assert found.own["hidden"].accuracy < found.own[END].accuracy
+    assert tell_apart({"hidden": hidden, END: end}, labels, 2, folds, HeadSpec("ridge"), seed=0).chosen == "hidden"
     assert stepped_held(good, labels, 2, folds, seed=0).accuracy > 0.85
 
 
