@@ -17,10 +17,10 @@ demo: $(VENV)/.package
 	$(BIN)/frostline demo
 
 test: $(VENV)/.package
-	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test-all: $(VENV)/.package
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.package
 	$(BIN)/ruff check .

@@ -336,7 +336,7 @@ def test_what_is_known_needs_no_network(subject, many, tmp_path):
         assert known(many)
 
 
-@pytest.mark.parametrize("storage", ["fp16", "fp32"])
+@pytest.mark.parametrize("storage", ["fp16", pytest.param("fp32", marks=pytest.mark.slow)])
 def test_another_storage_of_a_known_job_is_computed_and_not_refused(frostline, images, tmp_path, storage):
     flags = ("--cache-dir", tmp_path / "c", "--json")
     first = frostline("train", images, *flags, "--out", tmp_path / "a", "--storage", "fp32" if storage == "fp16" else "fp16")
