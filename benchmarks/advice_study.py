@@ -162,7 +162,7 @@ def advised(case: Case, cache: Path) -> tuple[list[Candidate], Candidate, str, f
     opened = backbone()
     images = case.train + case.val
     evidence = gather_evidence(opened, images, case.classes, Compute(cache), CPU, 0, lambda _: None)
-    candidates = list(candidates_of(opened, evidence, images, (len(case.train), len(case.val)), CPU))
+    candidates = list(candidates_of(opened, evidence, (len(case.train), len(case.val))))
     found = recommend(candidates, [evidence])
     return candidates, found.pick, found.why, time.perf_counter() - began
 

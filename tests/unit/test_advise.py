@@ -17,7 +17,7 @@ from frostline import FreezePlan, ImageSet, Recipe, TransferModel
 from frostline._rng import stream
 from frostline.advise import advise
 from frostline.advise.advice import advice_json
-from frostline.advise.cost import Cost, Speeds, cost_of, measured_step, module_speed
+from frostline.advise.cost import Cost, Speeds, cost_of, head_speed, measured_step, module_speed
 from frostline.advise.evidence import AtDepth, Evidence, reach_of
 from frostline.advise.probes import LOGISTIC_STRENGTHS, learning_curve, logistic_probe, together
 from frostline.advise.recommend import Candidate, recommend
@@ -107,15 +107,18 @@ def test_several_depths_side_by_side_weigh_the_same_whatever_their_scale():
 def test_a_learning_curve_is_nested_and_ends_with_all_images():
     features, labels = task(count=300)
     folds = stratified_folds(labels, 5, seed=0)
-    curve = learning_curve(features, labels, 3, folds, seed=0)
+    whole = ridge_held(features, labels, 3, folds)
+    curve = learning_curve(features, labels, 3, folds, 0, whole)
     assert [n for n, _ in curve] == [24, 60, 120, 240]
-    assert curve[-1][1].accuracy == ridge_held(features, labels, 3, folds).accuracy
+    assert curve[-1][1] is whole
     assert curve[-1][1].log_loss < curve[0][1].log_loss
 
 
 def test_a_learning_curve_leaves_out_parts_that_lose_a_class():
     features, labels = task(count=15)
-    assert [n for n, _ in learning_curve(features, labels, 3, stratified_folds(labels, 5, 0), seed=0)] == [3, 6, 12]
+    folds = stratified_folds(labels, 5, 0)
+    curve = learning_curve(features, labels, 3, folds, 0, ridge_held(features, labels, 3, folds))
+    assert [n for n, _ in curve] == [3, 6, 12]
 
 
 def test_differences_are_told_image_by_image():
@@ -186,7 +189,7 @@ def test_what_is_unfrozen_costs_more_the_more_it_is():
     module, shares = module_speed(opened.body, images)
     assert list(shares.values()) == sorted(shares.values())
     assert list(shares.values())[-1] == pytest.approx(1.0)
-    speeds = Speeds(500.0, 200.0, module, shares, 1.0)
+    speeds = Speeds(500.0, 200.0, module, shares, 1.0, 1e-5)
     before = {n: p.clone() for n, p in model.named_parameters()}
     steps = {u: measured_step(model, u, images, speeds) for u in ("none", "last:1", "last:4", "all")}
     assert all(torch.equal(p, before[n]) and p.grad is None for n, p in model.named_parameters())
@@ -211,14 +214,23 @@ def test_the_head_itself_decides_among_depths_that_a_ridge_points_to():
 
     good, hidden, end = seen(2.0), seen(2.0, 0.1), seen(0.8)  # what is small beside the rest a ridge finds, and steps of AdamW do not
     folds = stratified_folds(labels, 5, seed=0)
-    found = tell_apart({"good": good, END: end}, labels, 2, folds, HeadSpec("linear"), seed=0)
+
+    def told(features, head="linear"):
+        return tell_apart(features, {n: ridge_held(f, labels, 2, folds) for n, f in features.items()}, labels, folds, HeadSpec(head), 2, 0)
+
+    found = told({"good": good, END: end})
     assert (found.chosen, set(found.own)) == ("good", {"good", END})
-    found = tell_apart({"hidden": hidden, END: end}, labels, 2, folds, HeadSpec("linear"), seed=0)
+    found = told({"hidden": hidden, END: end})
     assert found.chosen == END
     assert found.ridge["hidden"].accuracy > found.ridge[END].accuracy
     assert found.own["hidden"].accuracy < found.own[END].accuracy
-    assert tell_apart({"hidden": hidden, END: end}, labels, 2, folds, HeadSpec("ridge"), seed=0).chosen == "hidden"
+    assert told({"hidden": hidden, END: end}, "ridge").chosen == "hidden"
     assert stepped_held(good, labels, 2, folds, seed=0).accuracy > 0.85
+
+
+def test_a_wider_head_takes_longer():
+    cpu = torch.device("cpu")
+    assert 0 < head_speed(16, 2, cpu) < head_speed(20000, 50, cpu)
 
 
 def held(accuracy, loss, count=200, seed=0):
@@ -233,7 +245,25 @@ NOTHING = Unlikeness(10, 0.2, 0.1, 0.7, 1000)
 def evidence(curve=(), best="b.5", why="", suspects=0):
     depths = tuple(AtDepth(n, 8, held(0.9, 0.3), held(0.9, 0.3), held(0.8, 0.5), 0.1, 1.0) for n in (best, END))
     return Evidence(
-        "net", 200, 200, 2, 100, 0.5, 5, depths if not why else depths[1:], {}, TOLD, suspects, curve, NOTHING, None, why, (1.0, 1.0)
+        "net",
+        200,
+        200,
+        2,
+        100,
+        0.5,
+        5,
+        depths if not why else depths[1:],
+        {},
+        TOLD,
+        suspects,
+        curve,
+        NOTHING,
+        None,
+        why,
+        (1.0, 1.0),
+        0.0,
+        None,
+        100.0,
     )
 
 

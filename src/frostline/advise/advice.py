@@ -13,15 +13,12 @@ from typing import Any
 import torch
 
 from frostline._device import resolve_device
-from frostline.advise.cost import Cost, Speeds, cost_of, measured_step, module_speed
-from frostline.advise.evidence import AtDepth, Evidence, gather_evidence, some_images
+from frostline.advise.cost import Cost, Speeds, cost_of, head_speed, measured_step, module_speed
+from frostline.advise.evidence import AtDepth, Evidence, gather_evidence
 from frostline.advise.recommend import Candidate, Recommendation, recommend
 from frostline.backbone import Backbone, open_backbone
 from frostline.backbone.tap import output_shapes
-from frostline.features.choice import FEWEST
 from frostline.features.depths import END
-from frostline.features.images import ImageSet
-from frostline.features.pixels import full_batches, pixel_batches
 from frostline.fitting.events import Event
 from frostline.fitting.held import Held
 from frostline.fitting.prepare import Compute
@@ -81,25 +78,21 @@ def advise(
         opened.body.to(device)
         evidence = gather_evidence(opened, everything, len(manifest.classes), compute, device, recipe.seed, listen)
         evidences.append(evidence)
-        candidates += candidates_of(opened, evidence, everything, counts, device)
+        candidates += candidates_of(opened, evidence, counts)
     return Advice(recommend(candidates, evidences), tuple(evidences), time.perf_counter() - began)
 
 
-def candidates_of(
-    opened: Backbone, evidence: Evidence, images: ImageSet, counts: tuple[int, int], device: torch.device
-) -> Iterator[Candidate]:
+def candidates_of(opened: Backbone, evidence: Evidence, counts: tuple[int, int]) -> Iterator[Candidate]:
     """The plans that are compared, each with its cost on this machine; the backbone is left frozen.
 
     Args:
         opened: the backbone, on ``device``.
         evidence: of the same.
-        images: to train on and to judge by, together.
-        counts: how many of each.
-        device: where to run.
+        counts: images to train on, and to judge by.
     """
-    few = some_images(opened, images, device)
+    few = evidence.some
     model = TransferModel(opened, "linear", evidence.classes)
-    speeds = _speeds(opened, evidence, images, few)
+    speeds = _speeds(opened, evidence)
     resident = _peak()
     crossing = _crossing_bytes(opened, few)
 
@@ -120,16 +113,11 @@ def candidates_of(
     FreezePlan("none").apply(model)
 
 
-def _speeds(opened: Backbone, evidence: Evidence, images: ImageSet, few: torch.Tensor) -> Speeds:
-    module, shares = module_speed(opened.body, few)
-    began = time.perf_counter()
-    some = images.paths[: 2 * len(few)]
-    count = sum(len(batch) for batch in pixel_batches(some, opened.preprocess, full_batches(len(some))))
-    decode = count / (time.perf_counter() - began)
+def _speeds(opened: Backbone, evidence: Evidence) -> Speeds:
+    module, shares = module_speed(opened.body, evidence.some)
     engine = evidence.engine.images_per_second
-    # Choosing an engine opens, converts and verifies one: what the job has just spent on it is not known where it was remembered.
-    prepare = 12 * module * 8 if len(images) >= FEWEST else 0.0
-    return Speeds(decode, 1 / module if engine is None else engine, module, shares, prepare)
+    head = head_speed(evidence.end.channels, evidence.classes, evidence.some.device)
+    return Speeds(evidence.decode, 1 / module if engine is None else engine, module, shares, evidence.prepare, head)
 
 
 def _crossing_bytes(opened: Backbone, few: torch.Tensor) -> dict[str, int]:

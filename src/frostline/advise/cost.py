@@ -11,16 +11,17 @@ import torch
 from torch import nn
 
 from frostline.backbone.tap import recording
+from frostline.fitting.adamw import AdamW
 from frostline.fitting.hyper import Hyper, default_hyper
 from frostline.freeze.apply import evaluating, set_mode
 from frostline.freeze.layers import layers_of
 from frostline.freeze.plan import FreezePlan
 from frostline.model import TransferModel
 
+STEPS = 20
+"""Steps of a head that are measured."""
 TIMED = 16
 """Images of a measured step."""
-HEAD_SECONDS = 1.5e-7
-"""Seconds of one pass of a head on cached features, for each image and feature: 244 images of 1280 features 20 times in 0.05 s and more."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Speeds:
         module: seconds an image of the module itself, forward.
         shares: for each block in forward order the share of that time that has passed at its end, by name.
         prepare: seconds that choosing and making an engine takes.
+        head: seconds an image of one pass of a linear head on cached features.
     """
 
     decode: float
@@ -40,6 +42,7 @@ class Speeds:
     module: float
     shares: Mapping[str, float]
     prepare: float
+    head: float
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,24 @@ def module_speed(body: nn.Module, images: torch.Tensor) -> tuple[float, dict[str
         passed += spent
         shares[name] = passed / whole
     return total / len(few), shares
+
+
+def head_speed(width: int, classes: int, device: torch.device) -> float:
+    """Seconds an image of training a linear head on ``width`` cached features, by a few steps on made ones."""
+    head = nn.Linear(width, classes).to(device)
+    optimizer = AdamW([{"params": list(head.parameters()), "lr": 1e-3, "weight_decay": 0.01}])
+    batch = default_hyper(images=TIMED, head="linear", backbone_trained=False).batch_size
+    features, targets = torch.randn(batch, width, device=device), torch.arange(batch, device=device) % classes
+    began = 0.0
+    for step in range(STEPS + 1):
+        if step == 1:  # the first one pays for what the others find
+            began = time.perf_counter()
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(head(features), targets)
+        loss.backward()
+        optimizer.step()
+        float(loss.detach())  # as the loop does; a GPU is done then
+    return (time.perf_counter() - began) / STEPS / batch
 
 
 def measured_step(model: TransferModel, unfreeze: str, images: torch.Tensor, speeds: Speeds) -> Step:
@@ -167,7 +188,7 @@ def cost_of(step: Step, speeds: Speeds, counts: tuple[int, int], width: int, cro
     head = default_hyper(images=train, head="linear", backbone_trained=False)
     pictures = train + val
     passes = pictures * (1 / speeds.decode + 1 / speeds.engine) + speeds.prepare
-    head_seconds = head.epochs * pictures * width * HEAD_SECONDS
+    head_seconds = head.epochs * pictures * speeds.head
     cache = pictures * 4 * width
     if step.before >= 1.0:
         low = passes + head_seconds * _fewest(head) / head.epochs

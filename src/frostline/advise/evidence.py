@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import nn
@@ -24,7 +25,7 @@ from frostline.fitting.depth import Told, sampled, tapped, tell_apart
 from frostline.fitting.events import Event
 from frostline.fitting.folds import Fold, stratified_folds
 from frostline.fitting.held import Held, ridge_held
-from frostline.fitting.prepare import Compute, Labelled, prefix_of, prepare
+from frostline.fitting.prepare import Compute, Labelled, Sources, prefix_of, prepare
 from frostline.fitting.sources import FeatureRows
 from frostline.freeze.layers import layers_of
 from frostline.heads import HeadSpec
@@ -84,6 +85,9 @@ class Evidence:
         engine: what ran the backbone.
         why: in words, why nothing is known about depth; empty otherwise.
         seconds: of the pass, and of the rest.
+        prepare: seconds that choosing and making the engine took; next to nothing where it was remembered.
+        some: some of the images, normalised ``(n, 3, H, W)``, on the device.
+        decode: pictures a second, decoding those.
     """
 
     backbone: str
@@ -102,6 +106,9 @@ class Evidence:
     engine: Engine
     why: str
     seconds: tuple[float, float]
+    prepare: float
+    some: torch.Tensor
+    decode: float
 
     @property
     def end(self) -> AtDepth:
@@ -136,21 +143,17 @@ def gather_evidence(
     sample = sampled(images, SAMPLE, seed)
     depths, parts = tapped(opened, nn.Identity())
     labelled = Labelled(sample, None)
+    choosing = time.perf_counter()
     prefix = prefix_of(parts, opened, labelled, compute, device)
-    steps = prepare(parts, prefix, labelled, Views(), compute, seed)
-    while True:
-        try:
-            listen(next(steps))
-        except StopIteration as end:
-            sources, labelled = end.value
-            break
-    assert isinstance(sources.train, FeatureRows)
-    rows = sources.train.views[0]
-    features = depths.layout.unpack(rows if isinstance(rows, torch.Tensor) else rows[torch.arange(len(rows))])
+    prepared = time.perf_counter() - choosing
+    features, labelled = _features(prepare(parts, prefix, labelled, Views(), compute, seed), listen)
     passed = time.perf_counter()
     labels = torch.tensor(labelled.train.labels)
     folds = stratified_folds(labels, FOLDS, seed)
     counts = torch.bincount(labels, minlength=classes)
+    decoding = time.perf_counter()
+    some = some_images(opened, labelled.train, device)
+    decode = len(some) / (time.perf_counter() - decoding)
     examined = tuple(_at(name, f, labels, classes, folds) for name, f in zip(depths.names, features, strict=True))
     return Evidence(
         opened.name,
@@ -162,14 +165,40 @@ def gather_evidence(
         len(folds),
         examined,
         _reaches(opened, depths, features, labels, classes, folds),
-        tell_apart(dict(zip(depths.names, features, strict=True)), labels, classes, folds, HeadSpec("linear"), seed),
+        tell_apart(
+            dict(zip(depths.names, features, strict=True)),
+            {d.name: d.ridge for d in examined},
+            labels,
+            folds,
+            HeadSpec("linear"),
+            classes,
+            seed,
+        ),
         _suspects(examined[-1].logistic, labels),
-        learning_curve(features[-1], labels, classes, folds, seed),
-        unlikeness_of(opened, some_images(opened, labelled.train, device)),
+        learning_curve(features[-1], labels, classes, folds, seed, examined[-1].ridge),
+        unlikeness_of(opened, some),
         prefix.engine,
         depths.why,
         (passed - began, time.perf_counter() - passed),
+        prepared,
+        some,
+        decode,
     )
+
+
+def _features(
+    steps: Generator[Event, None, tuple[Sources, Labelled]], listen: Callable[[Event], None]
+) -> tuple[tuple[torch.Tensor, ...], Labelled]:
+    """Run the pass; gives the features of each depth, ``(N, C)``, and the images that could be read."""
+    while True:
+        try:
+            listen(next(steps))
+        except StopIteration as end:
+            sources, labelled = cast("tuple[Sources, Labelled]", end.value)
+            break
+    assert isinstance(sources.train, FeatureRows)
+    rows = sources.train.views[0]
+    return sources.train.layout.unpack(rows if isinstance(rows, torch.Tensor) else rows[torch.arange(len(rows))]), labelled
 
 
 def some_images(opened: Backbone, images: ImageSet, device: torch.device) -> torch.Tensor:

@@ -10,7 +10,7 @@ from frostline._rng import stream
 from frostline.fitting import ridge
 from frostline.fitting.baselines import nearest_classes
 from frostline.fitting.folds import Fold
-from frostline.fitting.held import Held, best_held, ridge_held, scaled
+from frostline.fitting.held import Held, best_held, scaled
 from frostline.fitting.solved import held_out_answers
 from frostline.heads import HeadSpec
 
@@ -48,9 +48,9 @@ def together(features: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 def learning_curve(
-    features: torch.Tensor, labels: torch.Tensor, classes: int, folds: Sequence[Fold], seed: int
+    features: torch.Tensor, labels: torch.Tensor, classes: int, folds: Sequence[Fold], seed: int, whole: Held
 ) -> tuple[tuple[int, Held], ...]:
-    """A ridge trained on growing parts of each fold's training images, judged on the same held-out ones.
+    """A ridge trained on growing parts of each fold's training images, judged on the same held-out ones; ``whole`` is that of all of them.
 
     Returns:
         For each share of :data:`PARTS` at which every class keeps an image: the number of training images, and how it did.
@@ -63,7 +63,7 @@ def learning_curve(
             answers = held_out_answers(HeadSpec("ridge"), features, labels, classes, fewer, strengths)
             answers *= ridge.logit_scales(answers, labels)[:, None, None]
             found.append((len(fewer[0].train), best_held(answers, labels)))
-    return (*found, (len(folds[0].train), ridge_held(features, labels, classes, folds)))
+    return (*found, (len(folds[0].train), whole))
 
 
 def _part_of(rows: torch.Tensor, labels: torch.Tensor, part: float, seed: int) -> torch.Tensor:

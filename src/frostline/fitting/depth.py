@@ -80,7 +80,9 @@ def choose_depth(
     labels = sources.train.labels.cpu()[judged]
     folds = stratified_folds(labels, FOLDS, given.seed)
     features = depths.layout.unpack(_matrix(sources.train)[judged])
-    told = tell_apart(dict(zip(depths.names, features, strict=True)), labels, model.num_classes, folds, model.head_spec, given.seed)
+    named = dict(zip(depths.names, features, strict=True))
+    ridge = {n: ridge_held(f, labels, model.num_classes, folds) for n, f in named.items()}
+    told = tell_apart(named, ridge, labels, folds, model.head_spec, model.num_classes, given.seed)
     chosen, accuracies = told.chosen, tuple(h.accuracy for h in told.ridge.values())
     yield DepthChosen(tuple(depths.names), accuracies, chosen, _why(told, depths.why), len(labels))
     model.put_head(replace(model.head_spec, at=None if chosen == END else chosen), given.seed)
@@ -128,19 +130,25 @@ class Told:
 
 
 def tell_apart(
-    features: Mapping[str, torch.Tensor], labels: torch.Tensor, classes: int, folds: Sequence[Fold], spec: HeadSpec, seed: int
+    features: Mapping[str, torch.Tensor],
+    ridge: dict[str, Held],
+    labels: torch.Tensor,
+    folds: Sequence[Fold],
+    spec: HeadSpec,
+    classes: int,
+    seed: int,
 ) -> Told:
     """Ridges say which depths are worth a look, and the head itself decides, for it may not reach what a ridge does (docs/LOG.md).
 
     Args:
         features: ``(N, d)`` of each depth, in forward order, the end last.
+        ridge: a ridge at each of them, by the same folds.
         labels: ``(N,)`` int64.
-        classes: number of classes.
         folds: of cross-validation.
         spec: the head; one that is solved, or has a hidden layer, is judged by the ridge.
+        classes: number of classes.
         seed: of first weights and order.
     """
-    ridge = {n: ridge_held(f, labels, classes, folds) for n, f in features.items()}
     worth = [n for n in features if n != END and fall(ridge[END], ridge[n]) > ERRORS]
     own = {n: stepped_held(features[n], labels, classes, folds, seed) if spec.kind == "linear" else ridge[n] for n in (*worth, END)}
     better = [n for n in worth if fall(own[END], own[n]) > ERRORS]
