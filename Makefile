@@ -16,11 +16,14 @@ SOURCES := $(shell find src -name __pycache__ -prune -o -print) README.md LICENS
 demo: $(VENV)/.package
 	$(BIN)/frostline demo
 
+# A worker that dies ends the suite, and is named: xdist gives its files to a new one, and then waits for ever.
+PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --max-worker-restart=0
+
 test: $(VENV)/.package
-	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: $(VENV)/.package
-	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+	$(PYTEST)
 
 lint: $(VENV)/.package
 	$(BIN)/ruff check .

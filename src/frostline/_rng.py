@@ -37,6 +37,8 @@ def beta(parameter: float, seed: int, purpose: str, index: int = 0) -> float:
 def seeded(seed: int, purpose: str, index: int = 0) -> Iterator[None]:
     """Run a block with torch's global generators seeded, and restore them afterwards."""
     first = stream(seed, purpose, index).initial_seed()
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.random.manual_seed(first)
+    accelerated = torch.cuda.is_available() or torch.backends.mps.is_available()
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if accelerated else ()):
+        # Without an accelerator the CPU's generator is all there is; seeding all of them takes a stack trace for each that is not there.
+        (torch.random if accelerated else torch.default_generator).manual_seed(first)
         yield

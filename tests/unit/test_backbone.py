@@ -157,7 +157,7 @@ def test_truncated_safetensors_are_refused(tmp_path, cut):
         "torchvision:squeezenet1_1",
         "torchvision:mobilenet_v3_small",
         "torchvision:googlenet",
-        "torchvision:vgg11",
+        pytest.param("torchvision:vgg11", marks=pytest.mark.slow),  # half a gigabyte of weights, several times
     ],
 )
 def test_weights_from_a_file_for_library_networks(tmp_path, name):

@@ -7,18 +7,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Literal, cast
 
-import numpy as np
 import torch
 from PIL import Image
 
+from frostline.data.crop import RESAMPLING, Crop
 from frostline.errors import BackboneError
-
-_RESAMPLING = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
 
 
 @dataclass(frozen=True)
@@ -43,15 +36,12 @@ class Preprocess:
 
     def pixels(self, image: Image.Image) -> torch.Tensor:
         """Resized and cropped: ``(3, H, W)`` uint8. Equal to torchvision's ``Resize`` and ``CenterCrop`` on Pillow."""
-        height, width = self.crop
-        resample = _RESAMPLING[self.interpolation]
-        if self.mode == "squash":
-            image = image.resize((self.resize * width // max(width, height), self.resize * height // max(width, height)), resample)
-        else:
-            image = image.resize(_short_side(image.size, self.resize), resample)
-        left, top = round((image.width - width) / 2.0), round((image.height - height) / 2.0)
-        image = image.crop((left, top, left + width, top + height))
-        return torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1)
+        return torch.from_numpy(self.shown.of(image)).permute(2, 0, 1)
+
+    @property
+    def shown(self) -> Crop:
+        """What is done to a picture before it becomes a tensor."""
+        return Crop(self.crop, self.resize, self.mode, self.interpolation)
 
     def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
         """``(N, 3, H, W)`` uint8 to float32, normalised."""
@@ -75,7 +65,7 @@ class Preprocess:
             made = Preprocess(**plain)  # type: ignore[arg-type]
         except TypeError as fault:
             raise BackboneError(f"not a preprocessing record ({fault})") from fault
-        if made.interpolation not in _RESAMPLING or made.mode not in {"center", "squash"} or len(made.mean) != 3:
+        if made.interpolation not in RESAMPLING or made.mode not in {"center", "squash"} or len(made.mean) != 3:
             raise BackboneError("not a preprocessing record (unknown interpolation or mode)")
         return made
 
@@ -90,7 +80,7 @@ class Preprocess:
         mode, interpolation = str(config["crop_mode"]), str(config["interpolation"])
         if channels != 3:
             raise BackboneError(f"takes images of {channels} channels, frostline gives 3")
-        if mode not in {"center", "squash"} or interpolation not in _RESAMPLING:
+        if mode not in {"center", "squash"} or interpolation not in RESAMPLING:
             raise BackboneError(f"crop mode {mode!r} with interpolation {interpolation!r} is not known here")
         resize = math.floor(min(height, width) / cast("float", config["crop_pct"]))
         return Preprocess(
@@ -101,10 +91,3 @@ class Preprocess:
             cast("tuple[float, float, float]", tuple(cast("list[float]", config["mean"]))),
             cast("tuple[float, float, float]", tuple(cast("list[float]", config["std"]))),
         )
-
-
-def _short_side(size: tuple[int, int], short: int) -> tuple[int, int]:
-    width, height = size
-    if width <= height:
-        return short, max(1, int(short * height / width))
-    return max(1, int(short * width / height)), short

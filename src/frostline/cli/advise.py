@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from frostline.cli import options
+from frostline.cli.early import images_ahead
 from frostline.cli.output import print_json
 from frostline.cli.screen import Screen
 from frostline.cli.settings import cache_folder, is_offline
@@ -39,26 +40,26 @@ def advise(
     quiet: options.Quiet = False,
 ) -> None:
     """Measure, then recommend what to freeze, with the evidence."""
-    from frostline.advise import advise as ask
-    from frostline.advise.advice import advice_json
-    from frostline.recipe import make_recipe
+    kept = None if no_cache else cache_folder(cache_dir)
+    with images_ahead(data, val, backbone[0] if backbone else None, weights, kept):
+        from frostline.advise import advise as ask
+        from frostline.advise.advice import advice_json
+        from frostline.recipe import make_recipe
 
-    given = {
-        "data": str(data),
-        "val": val and str(val),
-        "weights": weights,
-        "replace_layer": replace_layer,
-        "precision": precision,
-        "engine": engine,
-        "storage": storage,
-        "device": device,
-        "seed": seed,
-    }
-    recipe = make_recipe({n: v for n, v in given.items() if v is not None})
-    with Screen(quiet=quiet) as screen:
-        advice = ask(
-            recipe, backbone or (), cache=None if no_cache else cache_folder(cache_dir), listen=screen.listen, offline=is_offline()
-        )
+        given = {
+            "data": str(data),
+            "val": val and str(val),
+            "weights": weights,
+            "replace_layer": replace_layer,
+            "precision": precision,
+            "engine": engine,
+            "storage": storage,
+            "device": device,
+            "seed": seed,
+        }
+        recipe = make_recipe({n: v for n, v in given.items() if v is not None})
+        with Screen(quiet=quiet) as screen:
+            advice = ask(recipe, backbone or (), cache=kept, listen=screen.listen, offline=is_offline())
     if json:
         print_json(advice_json(advice))
     else:

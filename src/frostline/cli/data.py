@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from frostline.cli import options
+from frostline.cli.early import images_ahead
 from frostline.cli.output import print_json, printable
 from frostline.cli.screen import Screen
 from frostline.cli.settings import cache_folder, is_offline
@@ -43,14 +44,16 @@ def data(
         raise RecipeError("no images were named", where="DATA", advice="give a folder of class folders, or a manifest")
     if out is not None and (out.is_dir() or out.suffix.lower() not in (".html", ".htm")):
         raise RecipeError("is no name for a page", where=f"--out {printable(out)}", advice="give FILE.html")
-    from frostline.quality import examine
-    from frostline.recipe import make_recipe
+    kept = None if no_cache else cache_folder(cache_dir)
+    with images_ahead(data, val, backbone, weights, kept):
+        from frostline.quality import examine
+        from frostline.recipe import make_recipe
 
-    given: dict[str, Any] = {n: v for n, v in context.params.items() if n not in _NOT_OF_THE_RECIPE}
-    given |= {"data": str(data), "val": val and str(val)}
-    recipe = make_recipe({name: value for name, value in given.items() if value is not None})
-    with Screen(quiet=quiet) as screen:
-        found = examine(recipe, cache=None if no_cache else cache_folder(cache_dir), listen=screen.listen, offline=is_offline())
+        given: dict[str, Any] = {n: v for n, v in context.params.items() if n not in _NOT_OF_THE_RECIPE}
+        given |= {"data": str(data), "val": val and str(val)}
+        recipe = make_recipe({name: value for name, value in given.items() if value is not None})
+        with Screen(quiet=quiet) as screen:
+            found = examine(recipe, cache=kept, listen=screen.listen, offline=is_offline())
     if out is not None:
         _draw(found, out)
     if json:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from frostline.cli import options
+from frostline.cli.early import images_ahead
 from frostline.cli.output import print_json
 from frostline.cli.screen import Screen
 from frostline.cli.settings import cache_folder, is_offline
@@ -43,15 +44,16 @@ def extract(
     """Fill the feature cache for a later training with the same flags, and train nothing."""
     if data is None:
         raise RecipeError("no images were named", where="DATA", advice="give a folder of class folders, or a manifest")
-    from frostline import pipeline
-    from frostline.recipe import make_recipe
-
-    given: dict[str, Any] = {n: v for n, v in context.params.items() if n not in _NOT_OF_THE_RECIPE}
-    given |= {"data": str(data), "val": val and str(val)}
-    recipe = make_recipe({name: value for name, value in given.items() if value is not None})
     folder = cache_folder(cache_dir)
-    with Screen(quiet=quiet) as screen:  # a signal ends it at once: what is finished is in the cache
-        ready = pipeline.extract(recipe, cache=folder, listen=screen.listen, offline=is_offline())
+    with images_ahead(data if augment in (None, "none") else None, val, backbone, weights, folder):
+        from frostline import pipeline
+        from frostline.recipe import make_recipe
+
+        given: dict[str, Any] = {n: v for n, v in context.params.items() if n not in _NOT_OF_THE_RECIPE}
+        given |= {"data": str(data), "val": val and str(val)}
+        recipe = make_recipe({name: value for name, value in given.items() if value is not None})
+        with Screen(quiet=quiet) as screen:  # a signal ends it at once: what is finished is in the cache
+            ready = pipeline.extract(recipe, cache=folder, listen=screen.listen, offline=is_offline())
     if json:
         print_json(_as_json(ready, folder))
     else:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from frostline.cli import options
+from frostline.cli.early import images_ahead
 from frostline.cli.output import print_json, print_next, print_summary
 from frostline.cli.screen import Screen
 from frostline.cli.settings import cache_folder, default_out, is_offline
@@ -66,21 +67,23 @@ def train(
     """Train on images sorted into class folders."""
     given: dict[str, Any] = {n: v for n, v in context.params.items() if n not in _NOT_OF_THE_RECIPE}
     given |= {"data": data and str(data), "val": val and str(val), "cache": False if no_cache else None}
-    recipe, folder = _recipe(given, out, resume)
-    from frostline import pipeline
-    from frostline.cli.main import seconds_since_start
+    plain = augment in (None, "none")
+    with images_ahead(data if plain else None, val, backbone, weights, None if no_cache else cache_folder(cache_dir)):
+        recipe, folder = _recipe(given, out, resume)
+        from frostline import pipeline
+        from frostline.cli.main import seconds_since_start
 
-    with Screen(quiet=quiet) as screen, SIGNALS.deferred(f"go on with: frostline train --resume {folder}"):
-        summary = pipeline.train(
-            recipe,
-            folder,
-            cache=cache_folder(cache_dir) if recipe.cache else None,
-            listen=screen.listen,
-            offline=is_offline(),
-            startup=seconds_since_start(),
-            resume=resume is not None,
-            stop=SIGNALS.pending,
-        )
+        with Screen(quiet=quiet) as screen, SIGNALS.deferred(f"go on with: frostline train --resume {folder}"):
+            summary = pipeline.train(
+                recipe,
+                folder,
+                cache=cache_folder(cache_dir) if recipe.cache else None,
+                listen=screen.listen,
+                offline=is_offline(),
+                startup=seconds_since_start(),
+                resume=resume is not None,
+                stop=SIGNALS.pending,
+            )
     if json:
         print_json(summary)
     else:
