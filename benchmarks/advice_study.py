@@ -3,15 +3,17 @@
     python benchmarks/advice_study.py --hymenoptera DIR --out docs/advice-study.jsonl      # runs what is not there yet
     python benchmarks/advice_study.py --out docs/advice-study.jsonl --table                # only the page, docs/advice-study.md
 
-Sets: ants/bees (``--hymenoptera``), scikit-learn's digits, the same digits in random colours on random colours, faces against
-other crops (scikit-image's subset of Labeled Faces in the Wild), cut-out objects on photographs (Debian's tuxpaint-stamps-default),
-the place in a photograph that a small window is from. A set whose images are not here is left out and named. Each at two sizes. A quarter
-of the images to train on is held out to choose epochs and steps; the test images are seen by nobody. Images are 128 pixels a side for the
-network, so that the study ends within an hour on two cores.
+Sets: ants/bees (``--hymenoptera``), the same as noisy negatives, scikit-learn's digits, the same digits in random colours on random
+colours, faces against other crops (scikit-image's subset of Labeled Faces in the Wild), cut-out objects on photographs (Debian's
+tuxpaint-stamps-default), the place in a photograph that a small window is from, emoji by group (``--emoji DIR``: npm's
+emoji-datasource-google, unpacked). A set whose images are not here is left out and named. Each at two sizes, and split anew by every seed.
+A quarter of the images to train on is held out to choose epochs and steps; the test images are seen by nobody. Images are 128 pixels a
+side for the network, so that one seed takes about an hour on two cores.
 
-*Regret* of a way: accuracy of the best plan less its own, on test images. The best of eight plans on the images that it is judged by
-is partly luck, so that it is told twice: *plain*, and *fair*: the best plan is chosen on one half of the test images and compared on the
-other, both ways round, mean.
+*Regret* of a way: accuracy of the best plan less its own, on the test images of all seeds of a case: the best plan is the one that is best
+over them. The best of eight plans on the images that it is judged by is partly luck, so that it is told twice: *plain*, and *fair*: the
+best plan is chosen on one half of the test images and compared on the other, both ways round, mean. The head on an earlier block is one
+plan, whichever block it is.
 """
 
 from __future__ import annotations
@@ -57,6 +59,40 @@ def coloured_digits() -> Iterator[Sample]:
         yield Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)), label, group
 
 
+def negatives(paths: list[Path]) -> Callable[[], Iterator[Sample]]:
+    """Photographs as negatives with noise: what is in them is left, colours and textures are not those of photographs."""
+
+    def make() -> Iterator[Sample]:
+        draw = np.random.default_rng(6)
+        for path in paths:
+            with Image.open(path) as opened:
+                image = opened.convert("RGB")
+            image.thumbnail((192, 192))
+            pixels = 255 - np.asarray(image, dtype=float) + draw.normal(0, 25, (image.height, image.width, 3))
+            yield Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)), int(path.parent.name == "bees"), path.name
+
+    return make
+
+
+def emoji(folder: Path) -> Callable[[], Iterator[Sample]]:
+    """Drawings of things, by their group in Unicode, on white; the skin tones of one are one group."""
+
+    def make() -> Iterator[Sample]:
+        names = ("Animals & Nature", "Food & Drink", "Travel & Places", "Objects", "Smileys & Emotion", "People & Body")
+        for row in json.loads((folder / "emoji.json").read_text()):
+            file = folder / "img" / "google" / "64" / row["image"]
+            if row["category"] in names and file.exists():
+                with Image.open(file) as opened:
+                    drawn = opened.convert("RGBA")
+                yield (
+                    Image.alpha_composite(Image.new("RGBA", drawn.size, "white"), drawn).convert("RGB"),
+                    names.index(row["category"]),
+                    row["unified"],
+                )
+
+    return make
+
+
 def faces() -> Iterator[Sample]:
     from skimage import data
 
@@ -91,14 +127,19 @@ def written(name: str, make: Callable[[], Iterator[Sample]], folder: Path) -> Po
     return Pool(paths, np.array(labels), np.array(groups))
 
 
-def pools(folder: Path, hymenoptera: Path | None) -> tuple[dict[str, Pool], list[str]]:
+def pools(folder: Path, hymenoptera: Path | None, emojis: Path | None) -> tuple[dict[str, Pool], list[str]]:
     found = {"digits": written("digits", head_defaults.digits, folder), "coloured digits": written("coloured", coloured_digits, folder)}
     missing: list[str] = []
     if hymenoptera is not None and hymenoptera.is_dir():
         paths = sorted(p for s in ("train", "val") for p in (hymenoptera / s).rglob("*.jpg"))
         found["ants/bees"] = Pool(paths, np.array([int(p.parent.name == "bees") for p in paths]), np.array([p.name for p in paths]))
+        found["negatives"] = written("negatives", negatives(paths), folder)
     else:
-        missing.append("ants/bees (--hymenoptera DIR)")
+        missing.append("ants/bees and their negatives (--hymenoptera DIR)")
+    if emojis is not None and emojis.is_dir():
+        found["emoji"] = written("emoji", emoji(emojis), folder)
+    else:
+        missing.append("emoji (--emoji DIR)")
     if importlib.util.find_spec("skimage") is None:
         missing.append("faces (pip install scikit-image)")
     else:
@@ -116,22 +157,23 @@ class Case:
     """One set at one size, split."""
 
     name: str
+    seed: int
     train: ImageSet
     val: ImageSet
     test: ImageSet
     classes: int
 
 
-def case_of(name: str, pool: Pool, per_class: int, most_tests: int) -> Case:
-    learn, judge = head_defaults.divide(pool, per_class, seed=0)
-    inner, held = head_defaults.hold_out(pool.y[learn], pool.group[learn], seed=0)
-    judge = np.random.default_rng(0).permutation(judge)[:most_tests]
+def case_of(name: str, pool: Pool, per_class: int, seed: int, most_tests: int) -> Case:
+    learn, judge = head_defaults.divide(pool, per_class, seed)
+    inner, held = head_defaults.hold_out(pool.y[learn], pool.group[learn], seed)
+    judge = np.random.default_rng(seed).permutation(judge)[:most_tests]
 
     def images(rows: np.ndarray) -> ImageSet:
         paths = [pool.paths[i] for i in rows]
         return ImageSet(tuple(paths), tuple(digest_files(paths)), tuple(int(pool.y[i]) for i in rows))
 
-    return Case(f"{name}, {per_class} a class", images(learn[inner]), images(learn[held]), images(judge), pool.classes)
+    return Case(f"{name}, {per_class} a class", seed, images(learn[inner]), images(learn[held]), images(judge), pool.classes)
 
 
 def backbone() -> Backbone:
@@ -182,39 +224,91 @@ def run_case(case: Case) -> dict[str, Any]:
         shutil.rmtree(scratch)
     sizes = {"train": len(case.train), "val": len(case.val), "test": len(case.test), "classes": case.classes}
     advice = {"pick": str(pick), "why": why, "seconds": advice_seconds}
-    return {"case": case.name, **sizes, "plans": plans, "auto": auto, "advice": advice, "threads": torch.get_num_threads()}
+    return {
+        "case": case.name,
+        "seed": case.seed,
+        **sizes,
+        "plans": plans,
+        "auto": auto,
+        "advice": advice,
+        "threads": torch.get_num_threads(),
+    }
 
 
-def regrets(row: dict[str, Any], right: list[int]) -> tuple[float, float]:
-    """Plain and fair regret of a way that labels ``right``, in points."""
-    plans = np.array([p["right"] for p in row["plans"].values()])
-    own = np.array(right)
-    plain = plans.mean(1).max() - own.mean()
-    halves = np.arange(len(own)) % 2 == 0
-    fair = np.mean([plans[plans[:, a].mean(1).argmax(), ~a].mean() - own[~a].mean() for a in (halves, ~halves)])
-    return 100 * float(plain), 100 * float(fair)
+@dataclass(frozen=True)
+class Found:
+    """One case, all seeds.
+
+    Attributes:
+        name: the case.
+        rows: one a seed.
+        plans: which test images each plan labels right, one seed after the other.
+        auto: likewise.
+        advised: likewise, of the plan that was recommended.
+    """
+
+    name: str
+    rows: list[dict[str, Any]]
+    plans: dict[str, np.ndarray]
+    auto: np.ndarray
+    advised: np.ndarray
+
+    @property
+    def halves(self) -> np.ndarray:
+        return np.arange(len(self.auto)) % 2 == 0
+
+    def regret(self, right: np.ndarray) -> tuple[float, float]:
+        """Plain and fair regret of a way that labels ``right``, in points."""
+        plans = np.array(list(self.plans.values()))
+        plain = plans.mean(1).max() - right.mean()
+        fair = np.mean([plans[plans[:, a].mean(1).argmax(), ~a].mean() - right[~a].mean() for a in (self.halves, ~self.halves)])
+        return 100 * float(plain), 100 * float(fair)
+
+
+EARLIER = "the head on an earlier block"
+
+
+def plan_of(name: str) -> str:
+    return EARLIER if "@" in name else name
+
+
+def gathered(name: str, rows: list[dict[str, Any]]) -> Found:
+    alone = [{plan_of(n): np.array(p["right"]) for n, p in row["plans"].items()} for row in rows]
+    for plans in alone:
+        plans.setdefault(EARLIER, plans["the head alone"])  # where the end is the best depth they are one
+    joined = {n: np.concatenate([plans[n] for plans in alone]) for n in alone[0] if all(n in plans for plans in alone)}
+    auto = np.concatenate([np.array(row["auto"]["right"]) for row in rows])
+    advised = np.concatenate([np.array(row["plans"][row["advice"]["pick"]]["right"]) for row in rows])
+    return Found(name, rows, joined, auto, advised)
+
+
+def ranks(row: dict[str, Any]) -> float:
+    plans = row["plans"].values()
+    return float(spearmanr([p["predicted"] for p in plans], [np.mean(p["right"]) for p in plans]).statistic)
+
+
+def seconds(row: dict[str, Any]) -> tuple[float, float, float]:
+    return sum(p["seconds"] for p in row["plans"].values()), row["auto"]["seconds"], row["advice"]["seconds"]
 
 
 def page(rows: list[dict[str, Any]]) -> str:
+    found = [gathered(name, [r for r in rows if r["case"] == name]) for name in dict.fromkeys(r["case"] for r in rows)]
     lines = ["# Does the advice hold?", "", "Written by `python benchmarks/advice_study.py`; what the columns mean stands in its head.", ""]
-    titles = "case | best plan | its accuracy | head alone | auto | advised | regret of auto | of advise | rank correlation"
-    lines += [f"| {titles} | brute s | auto s | advise s |"]
-    lines += ["|---|---|---|---|---|---|---|---|---|---|---|---|"]
+    titles = "case | seeds | test images | best plan | its accuracy | head alone | auto | advised | regret of auto | of advise"
+    lines += [f"| {titles} | rank correlation | brute s | auto s | advise s |", "|---" * 14 + "|"]
     means: list[tuple[float, ...]] = []
-    for row in rows:
-        plans = row["plans"]
-        accuracy = {n: float(np.mean(p["right"])) for n, p in plans.items()}
+    for case in found:
+        accuracy = {n: float(right.mean()) for n, right in case.plans.items()}
         best = max(accuracy, key=lambda n: accuracy[n])
-        picked = plans[row["advice"]["pick"]]
-        auto, advice = regrets(row, row["auto"]["right"]), regrets(row, picked["right"])
-        ranks = spearmanr([p["predicted"] for p in plans.values()], list(accuracy.values())).statistic
-        brute = sum(p["seconds"] for p in plans.values())
-        means.append((*auto, *advice, float(ranks), row["auto"]["seconds"] / brute, row["advice"]["seconds"] / brute))
-        case = f"{row['case']} ({row['train']}+{row['val']}, {row['test']} test)"
-        own = f"{accuracy['the head alone']:.3f} | {np.mean(row['auto']['right']):.3f} | {row['advice']['pick']}"
-        apart = f"{auto[0]:+.1f} ({auto[1]:+.1f}) | {advice[0]:+.1f} ({advice[1]:+.1f}) | {ranks:+.2f}"
-        seconds = f"{brute:.0f} | {row['auto']['seconds']:.0f} | {row['advice']['seconds']:.0f}"
-        lines.append(f"| {case} | {best} | {accuracy[best]:.3f} | {own} | {apart} | {seconds} |")
+        auto, advice = case.regret(case.auto), case.regret(case.advised)
+        rank = float(np.mean([ranks(r) for r in case.rows]))
+        brute, own, asked = np.mean([seconds(r) for r in case.rows], axis=0)
+        means.append((*auto, *advice, rank, own / brute, asked / brute))
+        sizes = f"{case.name} ({case.rows[0]['train']}+{case.rows[0]['val']}) | {len(case.rows)} | {len(case.auto)}"
+        picks = "; ".join(dict.fromkeys(r["advice"]["pick"] for r in case.rows))
+        shown = f"{best} | {accuracy[best]:.3f} | {accuracy['the head alone']:.3f} | {case.auto.mean():.3f} | {picks}"
+        apart = f"{auto[0]:+.1f} ({auto[1]:+.1f}) | {advice[0]:+.1f} ({advice[1]:+.1f}) | {rank:+.2f}"
+        lines.append(f"| {sizes} | {shown} | {apart} | {brute:.0f} | {own:.0f} | {asked:.0f} |")
     table = np.array(means)
     lines += ["", "Regret in points, plain (fair). Over all cases:", "", "| | mean | worst |", "|---|---|---|"]
     names = ("auto, plain regret", "auto, fair regret", "advise, plain regret", "advise, fair regret")
@@ -222,8 +316,8 @@ def page(rows: list[dict[str, Any]]) -> str:
     lines += [f"| rank correlation of predicted and found accuracy | {np.nanmean(table[:, 4]):+.2f} | {np.nanmin(table[:, 4]):+.2f} |"]
     lines += [f"| auto's time, share of brute force | {table[:, 5].mean():.2f} | {table[:, 5].max():.2f} |"]
     lines += [f"| advise's time, share of brute force | {table[:, 6].mean():.2f} | {table[:, 6].max():.2f} |", ""]
-    fixed = {n: np.mean([regrets(r, r["plans"][n]["right"])[1] for r in rows if n in r["plans"]]) for n in rows[0]["plans"]}
-    lines += ["Always the same plan, mean fair regret: " + "; ".join(f"{n} {v:+.1f}" for n, v in fixed.items() if "@" not in n) + ".", ""]
+    fixed = {n: np.mean([case.regret(case.plans[n])[1] for case in found if n in case.plans]) for n in found[0].plans}
+    lines += ["Always the same plan, mean fair regret: " + "; ".join(f"{n} {v:+.1f}" for n, v in fixed.items()) + ".", ""]
     return "\n".join(lines)
 
 
@@ -232,13 +326,16 @@ def main() -> None:
     parser.add_argument("--hymenoptera", type=Path)
     parser.add_argument("--out", type=Path, default=Path("docs/advice-study.jsonl"))
     parser.add_argument("--images", type=Path, default=Path(tempfile.gettempdir()) / "frostline-study-images")
-    parser.add_argument("--tests", type=int, default=400)
+    parser.add_argument("--emoji", type=Path)
+    parser.add_argument("--seeds", default="0,1", help="with commas")
+    parser.add_argument("--sizes", default="0,1", help="0 the smaller ones, 1 the larger ones")
+    parser.add_argument("--tests", type=int, default=600)
     parser.add_argument("--only", help="names of sets, with commas")
     parser.add_argument("--table", action="store_true")
     given = parser.parse_args()
     rows = [json.loads(line) for line in given.out.read_text().splitlines()] if given.out.exists() else []
     if not given.table:
-        found, missing = pools(given.images, given.hymenoptera)
+        found, missing = pools(given.images, given.hymenoptera, given.emoji)
         if missing:
             print(f"left out: {', '.join(missing)}")
         sizes = {
@@ -248,15 +345,23 @@ def main() -> None:
             "coloured digits": (8, 30),
             "stamps": (12, 45),
             "tiles": (12, 45),
+            "negatives": (20, 80),
+            "emoji": (12, 45),
         }
-        cases = [(n, p) for index in (0, 1) for n, counts in sizes.items() if n in found for p in (counts[index],)]
-        for name, per_class in cases:
-            if given.only and name not in given.only.split(","):
+        jobs = [
+            (name, counts[int(index)], int(seed))
+            for seed in given.seeds.split(",")
+            for index in given.sizes.split(",")
+            for name, counts in sizes.items()
+            if name in found and (not given.only or name in given.only.split(","))
+        ]
+        for name, per_class, seed in jobs:
+            if any((r["case"], r["seed"]) == (f"{name}, {per_class} a class", seed) for r in rows):
                 continue
-            if any(r["case"] == f"{name}, {per_class} a class" for r in rows):
-                continue
-            case = case_of(name, found[name], per_class, given.tests)
-            print(f"{case.name}: {len(case.train)} to train on, {len(case.val)} held out, {len(case.test)} to test", flush=True)
+            case = case_of(name, found[name], per_class, seed, given.tests)
+            print(
+                f"{case.name}, seed {seed}: {len(case.train)} to train on, {len(case.val)} held out, {len(case.test)} to test", flush=True
+            )
             rows.append(run_case(case))
             given.out.parent.mkdir(exist_ok=True)
             given.out.write_text("".join(json.dumps(r) + "\n" for r in rows))
