@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,6 +45,42 @@ def build():
     net.preprocess = Preprocess(crop=(32, 32), resize=32)
     return net
 '''
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Say how a worker of pytest-xdist died: by which signal, and with how much memory left; xdist says neither."""
+    if error is not None:
+        print(f"\n{node.gateway.id} ended with {exit_status(node.gateway)}; {memory_left()}", flush=True)
+
+
+def exit_status(gateway: Any) -> str:
+    """What the process of an execnet gateway ended with; -9 is SIGKILL, which is what the kernel does when memory is short."""
+    with suppress(AttributeError, subprocess.TimeoutExpired):
+        return f"exit status {gateway._io.popen.wait(10)}"
+    return "an unknown exit status"
+
+
+def memory_left() -> str:
+    """MemAvailable of the machine, and what the kernel counts of processes that it killed for want of memory."""
+    lines = []
+    for file, names in (
+        ("/proc/meminfo", ("MemTotal", "MemAvailable")),
+        ("/proc/vmstat", ("oom_kill",)),
+        ("/sys/fs/cgroup/memory.events", ("oom_kill",)),
+    ):
+        with suppress(OSError):
+            lines += [line for line in Path(file).read_text().splitlines() if line.split()[0].strip(":") in names]
+    return ", ".join(" ".join(line.split()) for line in lines)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _memory_given_back() -> Iterator[None]:
+    """What the tests of one file allocated is given back to the system before the next file."""
+    yield
+    gc.collect()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 @pytest.fixture(scope="session")
