@@ -78,6 +78,8 @@ def memory_left() -> str:
 def _memory_given_back() -> Iterator[None]:
     """What the tests of one file allocated is given back to the system before the next file."""
     yield
+    if "FROSTLINE_NO_TRIM" in os.environ:
+        return
     gc.collect()
     with suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)

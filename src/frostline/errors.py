@@ -95,6 +95,10 @@ class RecipeError(FrostlineError):
     """A setting that is unknown, out of range or contradicts another."""
 
 
+class ExtraError(FrostlineError):
+    """A package that only some need is not installed."""
+
+
 class DeviceError(FrostlineError):
     """The device asked for is not there."""
 

@@ -23,6 +23,7 @@ ROOMS = (
     "heads",
     "model",
     "fitting",
+    "listening",
     "recipe",
     "run",
     "gather",

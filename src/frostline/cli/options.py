@@ -58,5 +58,6 @@ CacheDir = Annotated[Path | None, typer.Option(help="folder of the feature cache
 NoCache = Annotated[bool, typer.Option("--no-cache", help="compute frozen layers anew in every epoch")]
 Out = Annotated[Path | None, typer.Option(help="run directory [default: runs/<time>-<name>]")]
 Resume = Annotated[Path | None, typer.Option(metavar="RUN", help="go on with a run that was interrupted")]
+Log = Annotated[str | None, typer.Option(help="write what training tells elsewhere too: tensorboard, into RUN/tensorboard")]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="no progress")]

@@ -10,13 +10,15 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from frostline.fitting import Event
+    from frostline.listening import TensorBoard
 
 
 class Screen:
-    """Shows events as they come; use as a context manager."""
+    """Shows events as they come, and hands them on to a board, if there is one; use as a context manager."""
 
-    def __init__(self, *, quiet: bool) -> None:
+    def __init__(self, *, quiet: bool, board: TensorBoard | None = None) -> None:
         self._quiet = quiet
+        self._board = board
         self._bar: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
         self._said = 0.0
@@ -41,6 +43,8 @@ class Screen:
     def __exit__(self, *exception: object) -> None:
         if self._bar is not None:
             self._bar.stop()
+        if self._board is not None:
+            self._board.close()
 
     def say(self, line: str) -> None:
         """One line of progress."""
@@ -60,7 +64,12 @@ class Screen:
             self.say(f"{what}: {done} of {total} {note}".rstrip())
 
     def listen(self, event: Event) -> None:
-        """Show one event of a fit."""
+        """Show one event of a fit, and hand it on."""
+        self._show(event)
+        if self._board is not None:
+            self._board(event)
+
+    def _show(self, event: Event) -> None:
         from frostline.features import FeatureProgress
         from frostline.fitting import (
             CachePlanned,

@@ -16,10 +16,11 @@ from frostline.cli.signals import SIGNALS
 from frostline.errors import RecipeError
 
 if TYPE_CHECKING:
+    from frostline.listening import TensorBoard
     from frostline.recipe import Recipe
 
 
-_NOT_OF_THE_RECIPE = ("context", "cache_dir", "no_cache", "out", "resume", "json", "quiet")
+_NOT_OF_THE_RECIPE = ("context", "cache_dir", "no_cache", "out", "resume", "log", "json", "quiet")
 
 
 def train(
@@ -61,6 +62,7 @@ def train(
     no_cache: options.NoCache = False,
     out: options.Out = None,
     resume: options.Resume = None,
+    log: options.Log = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -73,7 +75,7 @@ def train(
         from frostline import pipeline
         from frostline.cli.main import seconds_since_start
 
-        with Screen(quiet=quiet) as screen, SIGNALS.deferred(f"go on with: frostline train --resume {folder}"):
+        with Screen(quiet=quiet, board=_board(log, folder)) as screen, SIGNALS.deferred(f"go on with: frostline train --resume {folder}"):
             summary = pipeline.train(
                 recipe,
                 folder,
@@ -89,6 +91,17 @@ def train(
     else:
         print_summary(summary)
         print_next(str(folder), recipe.data)
+
+
+def _board(log: str | None, run: Path) -> TensorBoard | None:
+    """What writes for TensorBoard, if it was asked for."""
+    if log is None:
+        return None
+    if log != "tensorboard":
+        raise RecipeError(f"nothing is written for {log!r}", where="--log", advice="use tensorboard; RUN/metrics.jsonl is written always")
+    from frostline.listening import TensorBoard
+
+    return TensorBoard(run / "tensorboard")
 
 
 def _recipe(given: dict[str, object], out: Path | None, resume: Path | None) -> tuple[Recipe, Path]:
