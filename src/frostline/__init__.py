@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from frostline.classifier import ImageClassifier
     from frostline.data.views import Views
     from frostline.errors import FrostlineError
+    from frostline.explaining import explain
     from frostline.features import ImageSet, cache_features
     from frostline.fitting import Compute, EpochDone, Finished, Options, Phase, fit
     from frostline.freeze import FreezePlan, split
@@ -43,6 +44,7 @@ _HOMES = {
     "Views": "data.views",
     "cache_features": "features",
     "evaluate": "use",
+    "explain": "explaining",
     "fit": "fitting",
     "open_backbone": "backbone",
     "predict": "use",
@@ -69,6 +71,7 @@ __all__ = [
     "Views",
     "cache_features",
     "evaluate",
+    "explain",
     "fit",
     "open_backbone",
     "predict",

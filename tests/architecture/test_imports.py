@@ -33,6 +33,7 @@ ROOMS = (
     "nested",
     "advise",
     "export",
+    "explaining",
     "report",
     "serve",
     "pipeline",

@@ -22,11 +22,11 @@ import pytest
 import torch
 
 from frostline._digest import tensor_digest
+from frostline.explaining.cam import Heat, heat_of
 from frostline.features.pixels import pixel_batches, pixels_of
 from frostline.run import read_run
 from frostline.serve.app import policy
 from frostline.serve.explain import Explainer
-from frostline.serve.heat import Heat, heat_of
 from frostline.serve.limits import Guard, Limits
 from frostline.use import Labeller, predict
 

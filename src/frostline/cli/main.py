@@ -16,6 +16,7 @@ from frostline.cli.data import data
 from frostline.cli.demo import demo
 from frostline.cli.doctor import doctor
 from frostline.cli.evaluate import evaluate
+from frostline.cli.explain import explain
 from frostline.cli.export import export
 from frostline.cli.extract import extract
 from frostline.cli.inspect import inspect
@@ -37,7 +38,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (train, advise, data, inspect, evaluate, predict, report, serve, export, extract, doctor, demo):
+for verb in (train, advise, data, inspect, evaluate, predict, explain, report, serve, export, extract, doctor, demo):
     app.command()(verb)
 app.add_typer(cache, name="cache")
 

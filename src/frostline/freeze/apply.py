@@ -11,6 +11,7 @@ import contextlib
 import functools
 from collections.abc import Collection, Iterator
 
+import torch
 from torch import nn
 
 
@@ -32,6 +33,11 @@ def freeze(module: nn.Module, *, trainable: Collection[str], pinned: Collection[
         if name in eval_only:
             vars(child)["train"] = functools.partial(_train_pinned, child)
     module.train(module.training)
+
+
+def differentiable(tensor: torch.Tensor) -> torch.Tensor:
+    """The same values as a tensor that gradients reach, whatever is frozen behind it."""
+    return tensor.detach().requires_grad_()
 
 
 def is_pinned(module: nn.Module) -> bool:
