@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from frostline.fitting import Compute, EpochDone, Finished, Options, Phase, fit
     from frostline.freeze import FreezePlan, split
     from frostline.model import TransferModel
+    from frostline.opened import open_run
     from frostline.pipeline import train
     from frostline.recipe import Recipe
     from frostline.run import Run, read_run
@@ -47,6 +48,7 @@ _HOMES = {
     "explain": "explaining",
     "fit": "fitting",
     "open_backbone": "backbone",
+    "open_run": "opened",
     "predict": "use",
     "read_run": "run",
     "split": "freeze",
@@ -74,6 +76,7 @@ __all__ = [
     "explain",
     "fit",
     "open_backbone",
+    "open_run",
     "predict",
     "read_run",
     "split",

@@ -13,7 +13,7 @@ import pytest
 import frostline
 from sources import MODULES
 
-LEAFS = ("errors", "_digest", "_atomic", "_rng", "_device")
+LEAFS = ("errors", "_digest", "_atomic", "_rng", "_device", "_html")
 ROOMS = (
     "data",
     "ahead",
@@ -35,6 +35,8 @@ ROOMS = (
     "export",
     "explaining",
     "report",
+    "plotting",
+    "opened",
     "serve",
     "pipeline",
     "classifier",

@@ -9,12 +9,14 @@ from typing import Any
 
 import torch
 
+from frostline._html import facts_table
 from frostline.features.extract import Extracted, FeatureProgress
 from frostline.features.images import ImageSet
 from frostline.fitting.auto import Gain
 from frostline.fitting.candidates import Judged
 from frostline.fitting.guard import Guards
 from frostline.fitting.hyper import Hyper
+from frostline.fitting.metrics import wilson
 from frostline.fitting.snapshot import Snapshot
 from frostline.freeze.audit import Audit
 from frostline.freeze.cut import Cut
@@ -294,6 +296,16 @@ class Finished:
     decisions: tuple[str, ...] = ()
     seen: tuple[Seen, Seen] | None = None
     looked: tuple[Seen, Seen] | None = None
+
+    def _repr_html_(self) -> str:
+        shown: dict[str, object] = {"best epoch": f"{self.best_epoch} of {self.epochs}", "seconds": f"{self.seconds:.1f}"}
+        for name, logits, labels in (("training", self.train_logits, self.train_labels), ("validation", self.val_logits, self.val_labels)):
+            if logits is not None and labels is not None:
+                right = int((logits.argmax(1) == labels).sum())
+                low, high = wilson(right, len(labels))
+                shown[name] = f"{right / len(labels):.3f} ({low:.3f} to {high:.3f}), {len(labels)} images"
+        shown["frozen layers unchanged"] = self.audit.frozen_unchanged
+        return facts_table("training, finished", shown)
 
 
 Event = (

@@ -10,6 +10,7 @@ from typing import Literal, Protocol, runtime_checkable
 import torch
 from torch import nn
 
+from frostline._html import facts_table
 from frostline.errors import PlanError
 from frostline.freeze.apply import freeze
 from frostline.freeze.layers import Layers, is_norm, layers_of
@@ -61,6 +62,16 @@ class ResolvedPlan:
     pinned: tuple[str, ...]
     matched: tuple[str, ...]
     head: str
+
+    def _repr_html_(self) -> str:
+        facts = {
+            "blocks unfrozen": ", ".join(self.matched) or "none",
+            "trained": f"{len(self.trainable)} tensors",
+            "frozen": f"{len(self.frozen)} tensors, {len(self.frozen_buffers)} buffers",
+            "in eval mode for good": f"{len(self.pinned)} modules",
+            "head": self.head or None,
+        }
+        return facts_table("freeze plan, resolved", facts)
 
     @property
     def backbone_trained(self) -> bool:
@@ -143,6 +154,9 @@ class FreezePlan:
         resolved = self.resolve(module)
         freeze(module, trainable=resolved.trainable, pinned=resolved.pinned)
         return resolved
+
+    def _repr_html_(self) -> str:
+        return facts_table("freeze plan", {"unfreeze": self.unfreeze, "batch norm in frozen layers": self.batch_norm, "head": self.head})
 
     def describe(self, module: nn.Module, example: torch.Tensor | None = None) -> str:
         """A table in plain text: block, parameters, frozen or trainable; and where the cut is. ``module`` is not changed.

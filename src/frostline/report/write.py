@@ -88,6 +88,15 @@ def write_report(
     return Written(target, len(data), report.split, images, report.missing, decoded, report.differences)
 
 
+def examine(folder: Path, cache: Path | None, device: str, *, offline: bool) -> Report:
+    """What is known of a run; its test or validation images are answered again.
+
+    Raises:
+        RunError: it is incomplete or damaged.
+    """
+    return _examined(folder, (), cache, device, offline=offline)[1]
+
+
 def _examined(
     folder: Path, others: Sequence[Path], cache: Path | None, device: str, *, offline: bool
 ) -> tuple[Contender | None, Report, int]:
