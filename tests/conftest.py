@@ -52,6 +52,9 @@ def pytest_testnodedown(node: Any, error: object) -> None:
     """Say how a worker of pytest-xdist died: by which signal, and with how much memory left; xdist says neither."""
     if error is not None:
         print(f"\n{node.gateway.id} ended with {exit_status(node.gateway)}; {memory_left()}", flush=True)
+        note = ROOT / ".pytest_cache" / "worker-died"  # make runs the suite once more, for this reason and no other
+        note.parent.mkdir(exist_ok=True)
+        note.write_text(f"{node.gateway.id}\n")
 
 
 def exit_status(gateway: Any) -> str:
@@ -78,8 +81,6 @@ def memory_left() -> str:
 def _memory_given_back() -> Iterator[None]:
     """What the tests of one file allocated is given back to the system before the next file."""
     yield
-    if "FROSTLINE_NO_TRIM" in os.environ:
-        return
     gc.collect()
     with suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
