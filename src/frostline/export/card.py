@@ -12,7 +12,7 @@ import tomli_w
 from huggingface_hub import EvalResult, ModelCardData
 
 from frostline import __version__
-from frostline.backbone._embedded import EMBEDDED
+from frostline.backbone._embedded import PACKAGES
 from frostline.data._names import shown
 from frostline.export.lines import placed
 from frostline.export.parity import Parity
@@ -118,7 +118,7 @@ def _license(run: Run) -> str | None:
     """Of the backbone's published weights, where their publisher says it."""
     if not run.model.opened.published:
         return None
-    if run.model.opened.name == EMBEDDED:
+    if run.model.opened.name.removeprefix("timm:") in PACKAGES:
         return "apache-2.0"
     config = cast("Mapping[str, Any]", vars(run.model.opened.body).get("pretrained_cfg") or {})
     return config.get("license")
