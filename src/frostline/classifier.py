@@ -7,20 +7,19 @@ import io
 import json
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Self, cast
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image
+from PIL import Image
 from safetensors import safe_open
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
-from frostline._atomic import write_bytes
 from frostline._device import resolve_device
 from frostline.backbone import open_backbone
 from frostline.data._names import listed, shown
@@ -35,24 +34,19 @@ from frostline.fitting import Compute, EpochDone, Event, Finished, fit
 from frostline.fitting.baselines import baselines_of
 from frostline.fitting.calibrate import calibrated
 from frostline.freeze import FreezePlan
+from frostline.given import Pictures, dataset_manifest, picture_files
 from frostline.model import TransferModel
 from frostline.recipe import Recipe, make_recipe
 from frostline.run import Run, RunRecord, layout, read_run, write_run
 from frostline.run.layout import claim
 from frostline.run.record import tensor_digests
 from frostline.run.summary import Honest, Leaks, Timing, phases_json, summarise
-from frostline.use import list_images
-
-Pictures = str | Path | Sequence[str | Path] | Sequence[Image.Image] | Sequence[np.ndarray[Any, Any]] | np.ndarray[Any, Any]
 
 _OF_THE_RECIPE = (
     *("backbone", "weights", "replace_layer", "unfreeze", "head", "batch_norm", "epochs", "batch_size", "lr", "backbone_lr"),
     *("weight_decay", "sweep", "precision", "device"),
 )
 """Arguments that a recipe has by the same names."""
-
-_WRITTEN_AS = {"CMYK": "RGB", "YCbCr": "RGB", "HSV": "RGB", "RGBX": "RGB", "RGBa": "RGBA", "La": "LA", "PA": "RGBA"}
-"""Modes that PNG does not have, and what the decoder makes of them."""
 
 
 class ImageClassifier(ClassifierMixin, BaseEstimator):
@@ -134,7 +128,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         when everything is done, and is kept where an error comes first.
 
         Args:
-            X: a folder or manifest; or ``N`` paths, PIL images or uint8 arrays ``(H, W, 3)``, ``(H, W, 4)`` or ``(H, W)``.
+            X: a folder or manifest; or ``N`` paths, PIL images or uint8 arrays ``(H, W, 3)``, ``(H, W, 4)`` or ``(H, W)``; or,
+                without ``y``, a data set of torchvision, torch or Hugging Face: see :func:`frostline.given.dataset_manifest`.
             y: ``N`` class labels: strings, whole numbers, booleans.
 
         Raises:
@@ -194,7 +189,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self, "model_")
         with tempfile.TemporaryDirectory(prefix="frostline-") as scratch:
-            return self._probabilities(_paths(X, Path(scratch)))
+            return self._probabilities(picture_files(X, Path(scratch)))
 
     def predict(self, X: Pictures) -> np.ndarray[Any, Any]:  # noqa: N803
         """The most probable label of each picture: ``(N,)``.
@@ -295,11 +290,11 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
 
 def _training(X: Pictures, y: Any, scratch: Path) -> tuple[Manifest, np.ndarray[Any, Any]]:  # noqa: N803
     if y is None:
-        if not isinstance(X, str | Path):
+        if isinstance(X, list | tuple | np.ndarray | Image.Image):
             raise DataError("no labels", where="y", advice="give one label for each picture, or a folder of class folders")
-        manifest = read_data(Path(X))
+        manifest = read_data(Path(X)) if isinstance(X, str | Path) else dataset_manifest(X, scratch)
         return manifest, np.asarray(manifest.classes)
-    paths, labels = _paths(X, scratch), _labels(y)
+    paths, labels = picture_files(X, scratch), _labels(y)
     _same_length(len(paths), labels)
     missing = [p for p in paths if not p.is_file()]
     if missing:
@@ -326,43 +321,6 @@ def _labels(y: Any) -> np.ndarray[Any, Any]:
 def _same_length(pictures: int, labels: np.ndarray[Any, Any]) -> None:
     if pictures != len(labels):
         raise DataError(f"{pictures} pictures and {len(labels)} labels", where="X, y", advice="give one label for each picture")
-
-
-def _paths(X: Pictures, scratch: Path) -> list[Path]:  # noqa: N803
-    """Files as they are; pictures in memory are written losslessly, so that every pixel goes through the one decoder."""
-    if isinstance(X, str | Path):
-        return list_images([Path(X)])
-    alone = isinstance(X, Image.Image) or (isinstance(X, np.ndarray) and X.ndim == 3 and X.shape[2] in (3, 4))
-    if alone or not isinstance(cast("object", X), Iterable):
-        raise DataError(f"a single {type(X).__name__}, expected a list of pictures", where="X", advice="give a list: [picture]")
-    paths: list[Path] = []
-    for number, item in enumerate(cast("Iterable[object]", X)):
-        if isinstance(item, str | Path):
-            paths.append(Path(item))
-            continue
-        path = scratch / f"{number:07}.png"
-        write_bytes(path, _png(item, f"X[{number}]"))
-        paths.append(path)
-    return paths
-
-
-def _png(item: object, where: str) -> bytes:
-    if isinstance(item, Image.Image):
-        picture = item
-    else:
-        array = np.asarray(item)
-        if array.dtype != np.uint8 or 0 in array.shape or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
-            fact = f"{type(item).__name__} of {array.dtype} and shape {array.shape}"
-            raise DataError(fact, where=where, advice="give a path, a PIL image, or a uint8 array (H, W, 3) or (H, W) of 0 to 255")
-        picture = Image.fromarray(array)
-    data = io.BytesIO()
-    try:
-        turn = Image.Exif()  # Pillow shows a photograph as it lies in the file; the decoder turns it upright
-        turn[ExifTags.Base.Orientation] = picture.getexif().get(ExifTags.Base.Orientation, 1)
-        picture.convert(_WRITTEN_AS.get(picture.mode, picture.mode)).save(data, "PNG", exif=turn)
-    except (OSError, ValueError, SyntaxError) as fault:  # it is read from its file only now, or its mode has no meaning as colours
-        raise DataError(f"cannot be used as a picture: {fault}", where=where) from fault
-    return data.getvalue()
 
 
 def _without_folder(manifest: Manifest, scratch: Path) -> Manifest:

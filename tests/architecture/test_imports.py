@@ -30,6 +30,7 @@ ROOMS = (
     "quality",
     "familiar",
     "use",
+    "given",
     "nested",
     "advise",
     "export",
