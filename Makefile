@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip install --quiet
 # Folders too: a file that was removed changes only its folder.
 SOURCES := $(shell find src -name __pycache__ -prune -o -print) README.md LICENSE
 
-.PHONY: demo test test-all lint bench clean
+.PHONY: demo test test-all lint docs pictures bench clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.package
@@ -34,6 +34,14 @@ lint: $(VENV)/.package
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+# The site, in build/docs. Every warning is an error; nothing is fetched.
+docs: $(VENV)/.package
+	$(BIN)/python -m sphinx -q -W --keep-going -b html -d build/doctrees docs build/docs
+
+# What README and the site show, from generated digits; wants a Chromium.
+pictures: $(VENV)/.package
+	$(BIN)/python docs/pictures.py
 
 # Takes about an hour on two cores: the peers' training loops take minutes each. Writes docs/benchmarks.md, .svg and .jsonl.
 bench: $(VENV)/.package $(BENCH_VENV)/.requirements

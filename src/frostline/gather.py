@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +39,14 @@ class AtHand:
     images: dict[str, ImageSet]
     model: TransferModel
     original: dict[str, str]
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """How many images there are of each class, by split."""
+        found: dict[str, dict[str, int]] = {}
+        for split, images in self.images.items():
+            many = Counter(images.labels)
+            found[split] = {name: many[label] for label, name in enumerate(self.manifest.classes)}
+        return found
 
 
 def gather(recipe: Recipe, cache: Path | None, *, offline: bool) -> AtHand:

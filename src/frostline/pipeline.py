@@ -22,7 +22,7 @@ from frostline.fitting import Compute, EpochDone, Event, Finished, PhaseDone, Re
 from frostline.fitting.baselines import baselines_of
 from frostline.fitting.budget import Budget, seconds_of
 from frostline.fitting.calibrate import calibrated
-from frostline.fitting.events import FeaturesReady, Seen
+from frostline.fitting.events import FeaturesReady, Gathered, Seen
 from frostline.fitting.looked import MOST
 from frostline.fitting.prepare import Labelled, prefix_of, prepare
 from frostline.freeze import FreezePlan
@@ -79,6 +79,7 @@ def train(
     journal = Journal.resume(out, identity) if resume else Journal(out)
     if resume:
         listen(Resumed(len(journal.phases), len(journal.epochs), journal.passed_over))
+    listen(Gathered(at_hand.counts()))
     events: list[Event] = []
     budget = None if recipe.budget is None else Budget(seconds_of(recipe.budget), began - startup, len(at_hand.images["test"]))
     if budget is not None:
@@ -96,9 +97,8 @@ def train(
             raise fault
     run = Run(out, recipe, {}, at_hand.manifest.classes, at_hand.model)
     finished, calibration = calibrated(run.model.head, next(e for e in events if isinstance(e, Finished)), recipe.seed)
-    test = None
-    if len(at_hand.images["test"]):
-        test = evaluate_images(run, at_hand.images["test"], _prefix(run, at_hand, cache), cache=cache)[0]
+    tested = at_hand.images["test"]
+    test = evaluate_images(run, tested, _prefix(run, at_hand, cache), cache=cache)[0] if len(tested) else None
     familiar = _familiar(run, at_hand, finished, cache)
     if familiar is not None:
         write_familiar(out, familiar)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from frostline.cli import options
+from frostline.cli.completion import one_of
 from frostline.cli.early import images_ahead
 from frostline.cli.output import print_json
 from frostline.cli.screen import Screen
@@ -25,7 +26,8 @@ def advise(
     data: Annotated[Path, typer.Argument(metavar="DATA", help="folder of class folders, or a CSV or Parquet manifest")],
     val: options.Val = None,
     backbone: Annotated[
-        list[str] | None, typer.Option(help="NAME, timm:NAME, torchvision:NAME or module:attr; several are compared")
+        list[str] | None,
+        typer.Option(help="NAME, timm:NAME, torchvision:NAME or module:attr; several are compared", autocompletion=one_of("backbone")),
     ] = None,
     weights: options.Weights = None,
     replace_layer: options.ReplaceLayer = None,

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from frostline.cli.completion import one_of
 from frostline.cli.output import interval, print_json, printable
 from frostline.cli.settings import cache_folder, is_offline
 
@@ -14,7 +15,7 @@ from frostline.cli.settings import cache_folder, is_offline
 def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="run directory")],
     data: Annotated[Path, typer.Argument(metavar="DATA", help="folder of class folders, or a CSV or Parquet manifest")],
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:0 or mps")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:0 or mps", autocompletion=one_of("device"))] = "auto",
     cache_dir: Annotated[Path | None, typer.Option(help="folder of the feature cache")] = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="neither read nor write the feature cache")] = False,
     json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,

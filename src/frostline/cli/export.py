@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from frostline.cli.completion import one_of
 from frostline.cli.output import print_json, printable
 from frostline.cli.settings import is_offline
 from frostline.errors import ExportError
@@ -15,7 +16,7 @@ from frostline.errors import ExportError
 
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="run directory")],
-    format: Annotated[str, typer.Option(help="safetensors, torch-export or onnx")] = "safetensors",
+    format: Annotated[str, typer.Option(help="safetensors, torch-export or onnx", autocompletion=one_of("export_format"))] = "safetensors",
     out: Annotated[Path | None, typer.Option(help="folder to make [default: RUN/export-FORMAT]")] = None,
     preprocess: Annotated[
         str | None,

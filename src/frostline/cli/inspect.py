@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from frostline.cli.completion import one_of
 from frostline.cli.output import print_json
 from frostline.cli.settings import cache_folder, is_offline
 
@@ -18,12 +19,16 @@ def inspect(
     backbone: Annotated[
         str, typer.Argument(metavar="BACKBONE", help="NAME, timm:NAME, torchvision:NAME or module:attr")
     ] = "tf_efficientnet_lite0",
-    weights: Annotated[str, typer.Option(help="default, random, or a file")] = "default",
+    weights: Annotated[str, typer.Option(help="default, random, or a file", autocompletion=one_of("weights"))] = "default",
     replace_layer: Annotated[str | None, typer.Option(help="layer of one's own network to drop, such as fc")] = None,
-    unfreeze: Annotated[str, typer.Option(help="none, last:N, from:NAME, NAME[,NAME], params:N, norm, bias or all")] = "none",
-    head: Annotated[str, typer.Option(help="linear, mlp:WIDTH, conv:CHANNELS or attention")] = "linear",
+    unfreeze: Annotated[
+        str, typer.Option(help="none, last:N, from:NAME, NAME[,NAME], params:N, norm, bias or all", autocompletion=one_of("unfreeze"))
+    ] = "none",
+    head: Annotated[str, typer.Option(help="linear, mlp:WIDTH, conv:CHANNELS or attention", autocompletion=one_of("head"))] = "linear",
     classes: Annotated[int, typer.Option(help="number of classes of the head")] = 2,
-    batch_norm: Annotated[str, typer.Option(help="in frozen layers: frozen, affine or train")] = "frozen",
+    batch_norm: Annotated[
+        str, typer.Option(help="in frozen layers: frozen, affine or train", autocompletion=one_of("batch_norm"))
+    ] = "frozen",
     json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
 ) -> None:
     """Show the layers, and what a plan would freeze, train and cache."""

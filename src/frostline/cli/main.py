@@ -12,6 +12,7 @@ from typer.exceptions import TyperException
 
 from frostline.cli.advise import advise
 from frostline.cli.cache import cache
+from frostline.cli.completion import completion
 from frostline.cli.data import data
 from frostline.cli.demo import demo
 from frostline.cli.doctor import doctor
@@ -39,7 +40,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (train, advise, data, inspect, evaluate, predict, explain, report, serve, export, extract, unpack, doctor, demo):
+for verb in (train, advise, data, inspect, evaluate, predict, explain, report, serve, export, extract, unpack, doctor, demo, completion):
     app.command()(verb)
 app.add_typer(cache, name="cache")
 
@@ -69,7 +70,7 @@ def run(arguments: list[str]) -> int:
     """
     SIGNALS.install()
     try:
-        code: object = app(arguments or ["--help"], standalone_mode=False)
+        code: object = app(arguments or ["--help"], standalone_mode=False, prog_name="frostline")
         sys.stdout.flush()
         if code == INTERRUPTED:  # typer answers KeyboardInterrupt itself, without a word
             raise KeyboardInterrupt

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -120,8 +121,9 @@ def _choice(choice: Mapping[str, Any]) -> str:
 
 
 def print_next(run: str, data: str) -> None:
-    """The commands that come next: look at it, use it, find out whether more is to be had."""
+    """The commands that come next: look at it, use it, hand it on, find out whether more is to be had."""
     print("next")
     print(f"  frostline report {run}")
     print(f"  frostline predict {run} PICTURE.jpg")
+    print(f"  frostline {'serve' if find_spec('fastapi') and find_spec('uvicorn') else 'export'} {run}")
     print(f"  frostline advise {data}")

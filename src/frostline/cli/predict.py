@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from frostline.cli.completion import one_of
 from frostline.cli.output import print_json, printable
 from frostline.cli.settings import is_offline
 from frostline.errors import DataError, RecipeError
@@ -27,8 +28,10 @@ _WIDEST = 24
 def predict(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="run directory")],
     paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="files, folders, quoted patterns such as '*.jpg', or - for stdin")],
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:0 or mps")] = "auto",
-    format: Annotated[str | None, typer.Option(help="table, csv or jsonl [default: table]")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:0 or mps", autocompletion=one_of("device"))] = "auto",
+    format: Annotated[
+        str | None, typer.Option(help="table, csv or jsonl [default: table]", autocompletion=one_of("predict_format"))
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="the same as --format jsonl")] = False,
     null: Annotated[bool, typer.Option("--null", "-0", help="names on stdin end with a NUL, as find -print0 writes them")] = False,
 ) -> None:

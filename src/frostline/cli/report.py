@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from frostline.cli.completion import one_of
 from frostline.cli.output import print_json, printable
 from frostline.cli.settings import cache_folder, is_offline
 from frostline.errors import RecipeError
@@ -16,7 +17,7 @@ def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="run directory")],
     compare: Annotated[list[Path] | None, typer.Option(metavar="RUN...", help="runs to lay beside it, on the same images")] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE.html", help="the page [default: RUN/report.html]")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:0 or mps")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:0 or mps", autocompletion=one_of("device"))] = "auto",
     cache_dir: Annotated[Path | None, typer.Option(help="folder of the feature cache")] = None,
     json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
 ) -> None:

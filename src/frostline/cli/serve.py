@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from frostline.cli.completion import one_of
 from frostline.cli.output import printable
 from frostline.cli.settings import is_offline
 from frostline.cli.signals import Terminated
@@ -20,7 +21,7 @@ def serve(
     host: Annotated[str, typer.Option(help="address to listen on; the default is reached from this machine only")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 takes a free one", min=0, max=65535)] = 8000,
     max_body: Annotated[int, typer.Option(help="MB that one request may have", min=1)] = 32,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:0 or mps")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:0 or mps", autocompletion=one_of("device"))] = "auto",
 ) -> None:
     """Answer over HTTP, and serve a page to drop images on; the address is the first line of output."""
     missing = [n for n in ("fastapi", "uvicorn", "python_multipart") if importlib.util.find_spec(n) is None]

@@ -9,6 +9,7 @@ import typer
 
 from frostline.cli import options
 from frostline.cli.early import images_ahead
+from frostline.cli.opening import Opening
 from frostline.cli.output import print_json, print_next, print_summary
 from frostline.cli.screen import Screen
 from frostline.cli.settings import cache_folder, default_out, is_offline
@@ -80,7 +81,7 @@ def train(
                 recipe,
                 folder,
                 cache=cache_folder(cache_dir) if recipe.cache else None,
-                listen=screen.listen,
+                listen=Opening(recipe, folder, screen).listen,
                 offline=is_offline(),
                 startup=seconds_since_start(),
                 resume=resume is not None,

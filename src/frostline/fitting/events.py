@@ -39,6 +39,17 @@ class Resumed:
 
 
 @dataclass(frozen=True)
+class Gathered:
+    """The images were found and split; nothing was decoded yet.
+
+    Attributes:
+        images: how many there are of each class, by split (``train``, ``val``, ``test``); classes in the order of their labels.
+    """
+
+    images: Mapping[str, Mapping[str, int]]
+
+
+@dataclass(frozen=True)
 class Planned:
     """A phase was planned; nothing was computed for it yet.
 
@@ -310,6 +321,7 @@ class Finished:
 
 Event = (
     Resumed
+    | Gathered
     | Planned
     | CachePlanned
     | FeatureProgress
