@@ -25,7 +25,7 @@ def advise(
     data: Annotated[Path, typer.Argument(metavar="DATA", help="folder of class folders, or a CSV or Parquet manifest")],
     val: options.Val = None,
     backbone: Annotated[
-        list[str] | None, typer.Option(help="NAME, timm:NAME, torchvision:NAME or module:attr; several are compared")
+        list[str] | None, typer.Option(help="NAME, timm:NAME, torchvision:NAME, hf:NAME or module:attr; several are compared")
     ] = None,
     weights: options.Weights = None,
     replace_layer: options.ReplaceLayer = None,

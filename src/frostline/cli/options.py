@@ -12,7 +12,9 @@ Data = Annotated[
     typer.Argument(help="folder of class folders, one with train/ and val/ in it, or a CSV or Parquet manifest", show_default=False),
 ]
 Val = Annotated[Path | None, typer.Option(help="a separate validation folder")]
-Backbone = Annotated[str | None, typer.Option(help="NAME, timm:NAME, torchvision:NAME or module:attr [default: tf_efficientnet_lite0]")]
+Backbone = Annotated[
+    str | None, typer.Option(help="NAME, timm:NAME, torchvision:NAME, hf:NAME or module:attr [default: tf_efficientnet_lite0]")
+]
 Weights = Annotated[str | None, typer.Option(help="default, random, or a safetensors or state-dict file [default: default]")]
 ReplaceLayer = Annotated[str | None, typer.Option(help="layer of one's own network to drop, such as fc")]
 Unfreeze = Annotated[str | None, typer.Option(help="none, last:N, from:NAME, NAME[,NAME], params:N, norm, bias or all [default: none]")]
