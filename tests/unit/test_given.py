@@ -1,10 +1,6 @@
-"""What a program has instead of a folder becomes files that say the same: arrays, data sets, shards."""
+"""What a program has instead of a folder becomes files that say the same: arrays and data sets."""
 
 from __future__ import annotations
-
-import io
-import json
-import tarfile
 
 import numpy as np
 import pytest
@@ -12,9 +8,8 @@ import torch
 from PIL import Image
 
 import frostline as fl
-from frostline.data import read_data
 from frostline.errors import DataError
-from frostline.given import dataset_manifest, unpack_shards
+from frostline.given import dataset_manifest
 
 NAMES = ("green", "red")
 
@@ -124,70 +119,3 @@ def test_a_folder_with_a_transform_is_refused(images, tmp_path):
 
     with pytest.raises(DataError, match="transforms its pictures, which frostline does itself; make it without transform"):
         dataset_manifest(ImageFolder(str(images), transform=as_float), tmp_path)
-
-
-# --- shards
-
-
-def shard(path, members, mode="w"):
-    with tarfile.open(path, mode) as file:
-        for name, data in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            file.addfile(info, io.BytesIO(data))
-    return path
-
-
-def samples(images, kind="cls"):
-    for number, path in enumerate(sorted(images.rglob("*.png"))):
-        yield f"s/{number:03}.png", path.read_bytes()
-        yield f"s/{number:03}.{kind}", path.parent.name.encode() if kind == "cls" else json.dumps({"label": path.parent.name}).encode()
-
-
-@pytest.mark.parametrize("kind", ["cls", "json"])
-def test_shards_become_class_folders_that_train(frostline, images, tmp_path, kind):
-    every = list(samples(images, kind))
-    one, two = shard(tmp_path / "0.tar", every[:60]), shard(tmp_path / "1.tar.gz", every[60:], "w:gz")
-    done = frostline("unpack", one, two, "--out", tmp_path / "out", "--json")
-    assert json.loads(done.stdout) == {"out": str(tmp_path / "out"), "images": 60}
-    found = {p.read_bytes() for p in (tmp_path / "out" / "red").iterdir()}
-    assert found == {p.read_bytes() for p in (images / "red").iterdir()}
-    assert read_data(tmp_path / "out").classes == NAMES
-
-
-@pytest.mark.parametrize(
-    ("members", "words"),
-    [
-        ([("a.png", b"x")], "a has no class; give it in .cls"),
-        ([("a.cls", b"x")], "a has no image"),
-        ([("a.png", b"x"), ("a.cls", b"../up")], "the class '../up' is no name of a folder"),
-        ([("a.png", b"x"), ("a.cls", b".hidden")], "is no name of a folder"),
-        ([("a.png", b"x"), ("a.cls", b"\xff\xfe")], "is not text"),
-        ([], "holds no images"),
-    ],
-)
-def test_shards_that_cannot_be_used_leave_nothing_behind(members, words, tmp_path):
-    with pytest.raises(DataError, match=words):
-        unpack_shards([shard(tmp_path / "s.tar", members)], tmp_path / "out")
-    assert [p.name for p in tmp_path.iterdir()] == ["s.tar"]
-
-
-def test_names_of_members_are_no_paths(images, tmp_path):
-    picture = (images / "red" / "000.png").read_bytes()
-    members = [("../../evil.png", picture), ("../../evil.cls", b"a"), ("/abs/evil.png", picture), ("/abs/evil.cls", b"b")]
-    assert unpack_shards([shard(tmp_path / "s.tar", members)], tmp_path / "in" / "out") == 2
-    assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.png")) == [
-        "in/out/a/00000-00000000.png",
-        "in/out/b/00000-00000001.png",
-    ]
-
-
-def test_no_tar_file_and_a_folder_that_is_there_are_refused(frostline, tmp_path):
-    (tmp_path / "s.tar").write_bytes(b"no tar file" * 100)
-    with pytest.raises(DataError, match=r"s\.tar: is no tar file, or is damaged"):
-        unpack_shards([tmp_path / "s.tar"], tmp_path / "out")
-    with pytest.raises(DataError, match=r"none\.tar: no such file"):
-        unpack_shards([tmp_path / "none.tar"], tmp_path / "out")
-    done = frostline("unpack", tmp_path / "s.tar", "--out", tmp_path)
-    assert done.returncode == 2
-    assert "exists already; give another --out" in done.stderr

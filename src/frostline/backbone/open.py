@@ -12,8 +12,8 @@ def open_backbone(source: str | nn.Module, weights: str = "default", *, replace:
     """Open a pre-trained network without its classifier, in strict agreement with its weights.
 
     Args:
-        source: ``tf_efficientnet_lite0`` (embedded), ``timm:NAME``, ``torchvision:NAME``, ``module:attr``, or an
-            ``nn.Module`` of one's own.
+        source: ``tf_efficientnet_lite0`` (embedded), ``timm:NAME``, ``torchvision:NAME``, ``hf:NAME`` (a
+            folder or a name on the hub), ``module:attr``, or an ``nn.Module`` of one's own.
         weights: ``default`` (the published ones), ``random``, or a safetensors or state-dict file.
         replace: name of the layer to drop from one's own network, such as ``fc``; what enters it are the features.
         offline: fetch nothing; weights that are not on disk are an error that says where to put them.
@@ -38,6 +38,10 @@ def open_backbone(source: str | nn.Module, weights: str = "default", *, replace:
         from frostline.backbone._timm import open_timm
 
         return open_timm(spec.name, weights, offline=offline)
+    if spec.family == "hf":
+        from frostline.backbone._transformers import open_transformers
+
+        return open_transformers(spec.name, weights, offline=offline)
     from frostline.backbone._torchvision import open_torchvision
 
     return open_torchvision(spec.name, weights, offline=offline)

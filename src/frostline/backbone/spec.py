@@ -1,4 +1,4 @@
-"""How a backbone is named: ``tf_efficientnet_lite0``, ``timm:resnet18``, ``torchvision:resnet18`` or ``module:attr``."""
+"""How a backbone is named: ``tf_efficientnet_lite0``, ``timm:resnet18``, ``torchvision:resnet18``, ``hf:NAME`` or ``module:attr``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class BackboneSpec:
     BackboneSpec(family='own', name='my_nets.small:build')
     """
 
-    family: Literal["timm", "torchvision", "own"]
+    family: Literal["timm", "torchvision", "hf", "own"]
     name: str
 
     @staticmethod
@@ -35,7 +35,7 @@ class BackboneSpec:
             raise BackboneError(
                 f"{text!r} names no backbone",
                 where="--backbone",
-                advice="use NAME, timm:NAME, torchvision:NAME or module:attr",
+                advice="use NAME, timm:NAME, torchvision:NAME, hf:NAME or module:attr",
             )
         if not colon:
             return BackboneSpec("timm", family)
@@ -43,6 +43,8 @@ class BackboneSpec:
             return BackboneSpec("timm", name)
         if family == "torchvision":
             return BackboneSpec("torchvision", name)
+        if family == "hf":
+            return BackboneSpec("hf", name)
         return BackboneSpec("own", text.strip())
 
     def __str__(self) -> str:

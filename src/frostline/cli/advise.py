@@ -27,7 +27,9 @@ def advise(
     val: options.Val = None,
     backbone: Annotated[
         list[str] | None,
-        typer.Option(help="NAME, timm:NAME, torchvision:NAME or module:attr; several are compared", autocompletion=one_of("backbone")),
+        typer.Option(
+            help="NAME, timm:NAME, torchvision:NAME, hf:NAME or module:attr; several are compared", autocompletion=one_of("backbone")
+        ),
     ] = None,
     weights: options.Weights = None,
     replace_layer: options.ReplaceLayer = None,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def inspect(
     backbone: Annotated[
-        str, typer.Argument(metavar="BACKBONE", help="NAME, timm:NAME, torchvision:NAME or module:attr")
+        str, typer.Argument(metavar="BACKBONE", help="NAME, timm:NAME, torchvision:NAME, hf:NAME or module:attr")
     ] = "tf_efficientnet_lite0",
     weights: Annotated[str, typer.Option(help="default, random, or a file", autocompletion=one_of("weights"))] = "default",
     replace_layer: Annotated[str | None, typer.Option(help="layer of one's own network to drop, such as fc")] = None,

@@ -26,7 +26,6 @@ from frostline.cli.report import report
 from frostline.cli.serve import serve
 from frostline.cli.signals import SIGNALS, Terminated
 from frostline.cli.train import train
-from frostline.cli.unpack import unpack
 from frostline.errors import FrostlineError
 
 _STARTED = time.perf_counter()
@@ -40,7 +39,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (train, advise, data, inspect, evaluate, predict, explain, report, serve, export, extract, unpack, doctor, demo, completion):
+for verb in (train, advise, data, inspect, evaluate, predict, explain, report, serve, export, extract, doctor, demo, completion):
     app.command()(verb)
 app.add_typer(cache, name="cache")
 

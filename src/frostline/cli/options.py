@@ -17,7 +17,7 @@ Val = Annotated[Path | None, typer.Option(help="a separate validation folder")]
 Backbone = Annotated[
     str | None,
     typer.Option(
-        help="NAME, timm:NAME, torchvision:NAME or module:attr [default: tf_efficientnet_lite0]", autocompletion=one_of("backbone")
+        help="NAME, timm:NAME, torchvision:NAME, hf:NAME or module:attr [default: tf_efficientnet_lite0]", autocompletion=one_of("backbone")
     ),
 ]
 Weights = Annotated[

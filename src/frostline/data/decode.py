@@ -14,7 +14,8 @@ import numpy as np
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin
 
 from frostline.data._names import shown
-from frostline.errors import DecodeError
+from frostline.data.shards import is_member, member_bytes
+from frostline.errors import DecodeError, FrostlineError
 
 MAX_PIXELS = 89_478_485
 """The most pixels an image may have: Pillow's own threshold for a decompression bomb."""
@@ -71,13 +72,15 @@ def read_image_bytes(path: Path) -> bytes:
     """A file's content.
 
     Args:
-        path: the file.
+        path: the file; ``SHARD.tar/MEMBER`` is one in a tar file.
 
     Raises:
         DecodeError: it cannot be read.
     """
     try:
-        return path.read_bytes()
+        return member_bytes(path) if is_member(path) else path.read_bytes()
+    except FrostlineError as fault:  # the tar file was changed, and not for the better
+        raise DecodeError(fault.fact, where=shown(path)) from fault
     except (OSError, ValueError) as fault:  # ValueError: a NUL in the name
         why = (fault.strerror if isinstance(fault, OSError) else None) or str(fault)
         raise DecodeError(f"cannot be read: {why}", where=shown(path)) from fault

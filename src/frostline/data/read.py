@@ -1,4 +1,4 @@
-"""Read labelled images, however they are given: class folders, split folders, CSV or Parquet."""
+"""Read labelled images, however they are given: class folders, split folders, CSV or Parquet, tar files."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from frostline.data._names import shown
 from frostline.data.folder import read_folder, read_labelled_folder
 from frostline.data.manifest import Manifest
+from frostline.data.shards import is_shards, read_labelled_shards, read_shards
 from frostline.data.table import TABLES, read_labelled_table, read_table
 from frostline.errors import DataError
 
@@ -17,13 +18,13 @@ def read_data(data: Path, val: Path | None = None) -> Manifest:
     """The images to train and validate on.
 
     Args:
-        data: a folder or a table.
+        data: a folder, a table or tar files.
         val: separate validation images, whose classes are matched by name to those of ``data``.
 
     Raises:
         DataError: they cannot be used, or ``val`` is given though ``data`` has validation images of its own.
     """
-    manifest = read_table(data) if _is_table(data) else read_folder(data)
+    manifest = read_table(data) if _is_table(data) else read_shards(data) if is_shards(data) else read_folder(data)
     return manifest if val is None else _with_val(manifest, data, val)
 
 
@@ -31,13 +32,15 @@ def read_labelled(data: Path, classes: Sequence[str]) -> Manifest:
     """Labelled images to measure on, their classes matched by name.
 
     Args:
-        data: a folder or a table.
+        data: a folder, a table or tar files.
         classes: the classes of the model.
 
     Raises:
         DataError: they cannot be used, or a class is not among ``classes``.
     """
-    return read_labelled_table(data, classes) if _is_table(data) else read_labelled_folder(data, classes)
+    if _is_table(data):
+        return read_labelled_table(data, classes)
+    return read_labelled_shards(data, classes) if is_shards(data) else read_labelled_folder(data, classes)
 
 
 def _is_table(data: Path) -> bool:

@@ -60,10 +60,16 @@ def bundles(run: Run) -> Iterator[Bundle]:
     """The ways in which the run is an ordinary model, the most ordinary first; one that is another function than the run fails the gate.
 
     Raises:
-        ExportError: the head sits on a feature map.
+        ExportError: the head sits on a feature map, or the backbone is one of transformers.
     """
     layers = plain_layers(run.model.head)
     spec = BackboneSpec.parse(run.recipe.backbone)
+    if spec.family == "hf":
+        raise ExportError(
+            "a backbone of transformers is not written as a plain model",
+            where="--format safetensors",
+            advice="use --format torch-export or onnx",
+        )
     state = dict(run.model.backbone.state_dict())
     if spec.family == "timm":
         grafted = _timm_model(run, spec.name, state, layers)

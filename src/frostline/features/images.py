@@ -9,6 +9,8 @@ from pathlib import Path
 
 from frostline._digest import bytes_digest, file_digest
 from frostline.data.manifest import Manifest
+from frostline.data.shards import is_member, member_bytes
+from frostline.errors import FrostlineError
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,8 @@ def digest_files(paths: Sequence[Path]) -> list[str]:
 
     def one(path: Path) -> str:
         try:
-            return file_digest(path)
-        except OSError:
+            return bytes_digest(member_bytes(path)) if is_member(path) else file_digest(path)
+        except (OSError, FrostlineError):
             return bytes_digest(b"unreadable " + str(path).encode(errors="surrogateescape"))
 
     with ThreadPoolExecutor(4) as pool:

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from frostline.data.manifest import Manifest
+from frostline.data.shards import is_there
 from frostline.features import FeatureStore, ImageSet, ensure_features
 from frostline.features.extract import Extracted, Prefix
 from frostline.features.images import digest_files
@@ -72,8 +73,8 @@ def still_there(manifest: Manifest) -> Listed:
     missing: dict[str, tuple[Path, ...]] = {}
     for split in ("train", "val", "test"):
         records = [r for r in manifest.records if r.split == split and r.label is not None]
-        there = [r for r in records if r.path.is_file()]
-        missing[split] = tuple(r.path for r in records if not r.path.is_file())
+        there = [r for r in records if is_there(r.path)]
+        missing[split] = tuple(r.path for r in records if not is_there(r.path))
         labels = tuple(r.label for r in there if r.label is not None)
         images[split] = ImageSet(tuple(r.path for r in there), tuple(digest_files([r.path for r in there])), labels)
     return Listed(images, {r.path: r.group for r in manifest.records}, missing)
