@@ -1,4 +1,4 @@
-"""``make pictures``: what README and the site show, drawn by a real Chromium from generated digits. Writes docs/pictures/*.png and *.svg."""
+"""``make pictures``: what README and the site show, drawn by a real Chromium from generated digits. Writes docs/pictures/*.{png,svg}."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def served(run: Path, picture: Path, page: Page, out: Path, cwd: Path) -> None:
             assert server.stdout is not None
             page.go(server.stdout.readline().split()[-1], 900, 700)
             page.drop(picture)
-            page.wait("document.querySelector('article, li, figure') && /0\\.\\d\\d|\\d %/.test(document.body.innerText)")
+            page.wait("document.querySelectorAll('.answered').length === 1 && !document.querySelector('.waiting')")
             page.run("Promise.all([...document.images].map(i => i.complete ? 0 : new Promise(r => { i.onload = i.onerror = r })))")
             shoot(page, out, min(page.run("document.documentElement.scrollHeight"), 760))
         finally:
