@@ -17,7 +17,7 @@ from frostline.cli.predict import _FORMATS
 from frostline.export import FORMATS
 
 ASK = """
-source <(frostline completion bash) || exit 3
+source "$COMPLETION" || exit 3
 COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))
 _frostline_completion frostline
 printf '%s\\n' "${COMPREPLY[@]}"
@@ -31,7 +31,10 @@ def environment(tmp_path_factory):
     command = folder / "frostline"
     command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m frostline "$@"\n')
     command.chmod(0o755)
-    return {**os.environ, "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
+    environment = {**os.environ, "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}", "COMPLETION": str(folder / "script")}
+    with (folder / "script").open("wb") as script:
+        subprocess.run(["frostline", "completion", "bash"], stdout=script, env=environment, check=True, timeout=60)
+    return environment
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
