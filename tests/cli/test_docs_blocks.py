@@ -12,7 +12,7 @@ from blocks import broken_blocks, broken_lines, command_lines, furnish, python_b
 from conftest import ROOT
 
 QUICK = ("formats/feature-cache",)
-SLOW = ("tutorial", "export", "predict", "report", "doctor", "advice", "data-quality")
+SLOW = ("tutorial", "explain", "export", "predict", "report", "doctor", "advice", "data-quality")
 # A page's example of an answer, or a command that stays: shown, not run here.
 SHOWN = (
     "frostline serve RUN",
