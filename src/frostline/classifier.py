@@ -14,11 +14,12 @@ from typing import Any, Self, cast
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image
+from PIL import Image
 from safetensors import safe_open
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
+from torch.utils.data import Dataset
 
 from frostline._atomic import write_bytes
 from frostline._device import resolve_device
@@ -36,6 +37,7 @@ from frostline.fitting import Compute, EpochDone, Event, Finished, fit
 from frostline.fitting.baselines import baselines_of
 from frostline.fitting.calibrate import calibrated
 from frostline.freeze import FreezePlan
+from frostline.given import is_dataset, labelled_files, png
 from frostline.model import TransferModel
 from frostline.recipe import Recipe, make_recipe
 from frostline.run import Run, RunRecord, layout, read_run, write_run
@@ -44,16 +46,13 @@ from frostline.run.record import tensor_digests
 from frostline.run.summary import Honest, Leaks, Timing, phases_json, summarise
 from frostline.use import list_images
 
-Pictures = str | Path | Sequence[str | Path] | Sequence[Image.Image] | Sequence[np.ndarray[Any, Any]] | np.ndarray[Any, Any]
+Pictures = str | Path | Sequence[str | Path] | Sequence[Image.Image] | Sequence[np.ndarray[Any, Any]] | np.ndarray[Any, Any] | Dataset[Any]
 
 _OF_THE_RECIPE = (
     *("backbone", "weights", "replace_layer", "unfreeze", "head", "batch_norm", "epochs", "batch_size", "lr", "backbone_lr"),
     *("weight_decay", "sweep", "precision", "device"),
 )
 """Arguments that a recipe has by the same names."""
-
-_WRITTEN_AS = {"CMYK": "RGB", "YCbCr": "RGB", "HSV": "RGB", "RGBX": "RGB", "RGBa": "RGBA", "La": "LA", "PA": "RGBA"}
-"""Modes that PNG does not have, and what the decoder makes of them."""
 
 
 class ImageClassifier(ClassifierMixin, BaseEstimator):
@@ -135,7 +134,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         when everything is done, and is kept where an error comes first.
 
         Args:
-            X: a folder or manifest; or ``N`` paths, PIL images or uint8 arrays ``(H, W, 3)``, ``(H, W, 4)`` or ``(H, W)``.
+            X: a folder, table or tar files; or ``N`` paths, PIL images or uint8 arrays ``(H, W, 3)``, ``(H, W, 4)`` or ``(H, W)``;
+                or a data set of torch, torchvision or Hugging Face with items of picture and label (``y`` is None).
             y: ``N`` class labels: strings, whole numbers, booleans.
 
         Raises:
@@ -217,6 +217,9 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
             DecodeError: one of the files is no image; names it.
         """
         check_is_fitted(self, "model_")
+        if y is None and is_dataset(X):
+            with tempfile.TemporaryDirectory(prefix="frostline-") as scratch:
+                return self.score(*_unpacked(X, Path(scratch)), sample_weight)
         if y is not None:
             labels = _labels(y)
             known = self.classes_.tolist()
@@ -295,6 +298,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
 
 
 def _training(X: Pictures, y: Any, scratch: Path) -> tuple[Manifest, np.ndarray[Any, Any]]:  # noqa: N803
+    if y is None and is_dataset(X):
+        X, y = _unpacked(X, scratch)  # noqa: N806
     if y is None:
         if not isinstance(X, str | Path):
             raise DataError("no labels", where="y", advice="give one label for each picture, or a folder of class folders")
@@ -310,6 +315,12 @@ def _training(X: Pictures, y: Any, scratch: Path) -> tuple[Manifest, np.ndarray[
         raise DataError(f"one class only, {shown(classes[0])}", where="y", advice="give at least two classes")
     records = tuple(ImageRecord(p, int(i)) for p, i in zip(paths, index, strict=True))
     return Manifest(tuple(str(c) for c in classes), records), classes
+
+
+def _unpacked(X: object, scratch: Path) -> tuple[list[Path], list[Any]]:  # noqa: N803
+    """The pictures of a data set as files, and their labels: the names of the classes where it has any."""
+    files, labels, names = labelled_files(X, scratch)
+    return files, [n if names is None or isinstance(n, str) else names[n] for n in labels]
 
 
 def _labels(y: Any) -> np.ndarray[Any, Any]:
@@ -333,6 +344,8 @@ def _paths(X: Pictures, scratch: Path) -> list[Path]:  # noqa: N803
     """Files as they are; pictures in memory are written losslessly, so that every pixel goes through the one decoder."""
     if isinstance(X, str | Path):
         return list_images([Path(X)])
+    if is_dataset(X):
+        return labelled_files(X, scratch)[0]
     alone = isinstance(X, Image.Image) or (isinstance(X, np.ndarray) and X.ndim == 3 and X.shape[2] in (3, 4))
     if alone or not isinstance(cast("object", X), Iterable):
         raise DataError(f"a single {type(X).__name__}, expected a list of pictures", where="X", advice="give a list: [picture]")
@@ -342,28 +355,9 @@ def _paths(X: Pictures, scratch: Path) -> list[Path]:  # noqa: N803
             paths.append(Path(item))
             continue
         path = scratch / f"{number:07}.png"
-        write_bytes(path, _png(item, f"X[{number}]"))
+        write_bytes(path, png(item, f"X[{number}]"))
         paths.append(path)
     return paths
-
-
-def _png(item: object, where: str) -> bytes:
-    if isinstance(item, Image.Image):
-        picture = item
-    else:
-        array = np.asarray(item)
-        if array.dtype != np.uint8 or 0 in array.shape or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
-            fact = f"{type(item).__name__} of {array.dtype} and shape {array.shape}"
-            raise DataError(fact, where=where, advice="give a path, a PIL image, or a uint8 array (H, W, 3) or (H, W) of 0 to 255")
-        picture = Image.fromarray(array)
-    data = io.BytesIO()
-    try:
-        turn = Image.Exif()  # Pillow shows a photograph as it lies in the file; the decoder turns it upright
-        turn[ExifTags.Base.Orientation] = picture.getexif().get(ExifTags.Base.Orientation, 1)
-        picture.convert(_WRITTEN_AS.get(picture.mode, picture.mode)).save(data, "PNG", exif=turn)
-    except (OSError, ValueError, SyntaxError) as fault:  # it is read from its file only now, or its mode has no meaning as colours
-        raise DataError(f"cannot be used as a picture: {fault}", where=where) from fault
-    return data.getvalue()
 
 
 def _without_folder(manifest: Manifest, scratch: Path) -> Manifest:

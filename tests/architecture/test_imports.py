@@ -16,6 +16,7 @@ from sources import MODULES
 LEAFS = ("errors", "_digest", "_atomic", "_rng", "_device")
 ROOMS = (
     "data",
+    "given",
     "ahead",
     "backbone",
     "freeze",

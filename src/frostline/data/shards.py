@@ -33,7 +33,7 @@ class _Item:
 
 
 def is_shards(data: Path) -> bool:
-    """Whether ``data`` is a tar file, a row of them (``shards-{000..003}.tar``), or a folder of nothing but tar files and splits of them."""
+    """Whether ``data`` is a tar file, a row of them (``shards-{000..003}.tar``), or a folder of tar files and splits of them."""
     if data.suffix.lower() == ".tar" and not data.is_dir():
         return True
     try:
@@ -167,7 +167,7 @@ def _index(shard: Path, changed: int, size: int) -> Mapping[str, tuple[int, int]
     """
     found: dict[str, tuple[int, int]] = {}
     try:
-        with tarfile.open(shard, "r:") as tar:
+        with tarfile.TarFile(shard) as tar:
             for member in tar:
                 if member.isdir():
                     continue
