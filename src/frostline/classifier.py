@@ -7,7 +7,7 @@ import io
 import json
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Self, cast
@@ -19,7 +19,9 @@ from safetensors import safe_open
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
+from torch.utils.data import Dataset
 
+from frostline._atomic import write_bytes
 from frostline._device import resolve_device
 from frostline.backbone import open_backbone
 from frostline.data._names import listed, shown
@@ -35,13 +37,16 @@ from frostline.fitting import Compute, EpochDone, Event, Finished, fit
 from frostline.fitting.baselines import baselines_of
 from frostline.fitting.calibrate import calibrated
 from frostline.freeze import FreezePlan
-from frostline.given import Pictures, dataset_manifest, picture_files
+from frostline.given import is_dataset, labelled_files, png
 from frostline.model import TransferModel
 from frostline.recipe import Recipe, make_recipe
 from frostline.run import Run, RunRecord, layout, read_run, write_run
 from frostline.run.layout import claim
 from frostline.run.record import tensor_digests
 from frostline.run.summary import Honest, Leaks, Timing, phases_json, summarise
+from frostline.use import list_images
+
+Pictures = str | Path | Sequence[str | Path] | Sequence[Image.Image] | Sequence[np.ndarray[Any, Any]] | np.ndarray[Any, Any] | Dataset[Any]
 
 _OF_THE_RECIPE = (
     *("backbone", "weights", "replace_layer", "unfreeze", "head", "batch_norm", "epochs", "batch_size", "lr", "backbone_lr"),
@@ -129,8 +134,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         when everything is done, and is kept where an error comes first.
 
         Args:
-            X: a folder or manifest; or ``N`` paths, PIL images or uint8 arrays ``(H, W, 3)``, ``(H, W, 4)`` or ``(H, W)``; or,
-                without ``y``, a data set of torchvision, torch or Hugging Face: see :func:`frostline.given.dataset_manifest`.
+            X: a folder, table or tar files; or ``N`` paths, PIL images or uint8 arrays ``(H, W, 3)``, ``(H, W, 4)`` or ``(H, W)``;
+                or a data set of torch, torchvision or Hugging Face with items of picture and label (``y`` is None).
             y: ``N`` class labels: strings, whole numbers, booleans.
 
         Raises:
@@ -190,7 +195,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self, "model_")
         with tempfile.TemporaryDirectory(prefix="frostline-") as scratch:
-            return self._probabilities(picture_files(X, Path(scratch)))
+            return self._probabilities(_paths(X, Path(scratch)))
 
     def predict(self, X: Pictures) -> np.ndarray[Any, Any]:  # noqa: N803
         """The most probable label of each picture: ``(N,)``.
@@ -212,6 +217,9 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
             DecodeError: one of the files is no image; names it.
         """
         check_is_fitted(self, "model_")
+        if y is None and is_dataset(X):
+            with tempfile.TemporaryDirectory(prefix="frostline-") as scratch:
+                return self.score(*_unpacked(X, Path(scratch)), sample_weight)
         if y is not None:
             labels = _labels(y)
             known = self.classes_.tolist()
@@ -290,12 +298,14 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
 
 
 def _training(X: Pictures, y: Any, scratch: Path) -> tuple[Manifest, np.ndarray[Any, Any]]:  # noqa: N803
+    if y is None and is_dataset(X):
+        return _training(*_unpacked(X, scratch), scratch)
     if y is None:
-        if isinstance(X, list | tuple | np.ndarray | Image.Image):
+        if not isinstance(X, str | Path):
             raise DataError("no labels", where="y", advice="give one label for each picture, or a folder of class folders")
-        manifest = read_data(Path(X)) if isinstance(X, str | Path) else dataset_manifest(X, scratch)
+        manifest = read_data(Path(X))
         return manifest, np.asarray(manifest.classes)
-    paths, labels = picture_files(X, scratch), _labels(y)
+    paths, labels = _paths(X, scratch), _labels(y)
     _same_length(len(paths), labels)
     missing = [p for p in paths if not is_there(p)]
     if missing:
@@ -305,6 +315,12 @@ def _training(X: Pictures, y: Any, scratch: Path) -> tuple[Manifest, np.ndarray[
         raise DataError(f"one class only, {shown(classes[0])}", where="y", advice="give at least two classes")
     records = tuple(ImageRecord(p, int(i)) for p, i in zip(paths, index, strict=True))
     return Manifest(tuple(str(c) for c in classes), records), classes
+
+
+def _unpacked(X: object, scratch: Path) -> tuple[list[Path], list[Any]]:  # noqa: N803
+    """The pictures of a data set as files, and their labels: the names of the classes where it has any."""
+    files, labels, names = labelled_files(X, scratch)
+    return files, [n if names is None or isinstance(n, str) else names[n] for n in labels]
 
 
 def _labels(y: Any) -> np.ndarray[Any, Any]:
@@ -322,6 +338,26 @@ def _labels(y: Any) -> np.ndarray[Any, Any]:
 def _same_length(pictures: int, labels: np.ndarray[Any, Any]) -> None:
     if pictures != len(labels):
         raise DataError(f"{pictures} pictures and {len(labels)} labels", where="X, y", advice="give one label for each picture")
+
+
+def _paths(X: Pictures, scratch: Path) -> list[Path]:  # noqa: N803
+    """Files as they are; pictures in memory are written losslessly, so that every pixel goes through the one decoder."""
+    if isinstance(X, str | Path):
+        return list_images([Path(X)])
+    if is_dataset(X):
+        return labelled_files(X, scratch)[0]
+    alone = isinstance(X, Image.Image) or (isinstance(X, np.ndarray) and X.ndim == 3 and X.shape[2] in (3, 4))
+    if alone or not isinstance(cast("object", X), Iterable):
+        raise DataError(f"a single {type(X).__name__}, expected a list of pictures", where="X", advice="give a list: [picture]")
+    paths: list[Path] = []
+    for number, item in enumerate(cast("Iterable[object]", X)):
+        if isinstance(item, str | Path):
+            paths.append(Path(item))
+            continue
+        path = scratch / f"{number:07}.png"
+        write_bytes(path, png(item, f"X[{number}]"))
+        paths.append(path)
+    return paths
 
 
 def _without_folder(manifest: Manifest, scratch: Path) -> Manifest:

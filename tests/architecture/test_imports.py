@@ -16,6 +16,7 @@ from sources import MODULES
 LEAFS = ("errors", "_digest", "_atomic", "_rng", "_device", "_html")
 ROOMS = (
     "data",
+    "given",
     "ahead",
     "backbone",
     "freeze",
@@ -30,7 +31,6 @@ ROOMS = (
     "quality",
     "familiar",
     "use",
-    "given",
     "nested",
     "advise",
     "export",

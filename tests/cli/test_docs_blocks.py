@@ -37,7 +37,7 @@ def run(frostline, tmp_path_factory):
 
 def pages() -> set[str]:
     found = {p.relative_to(ROOT / "docs").with_suffix("").as_posix() for p in (ROOT / "docs").rglob("*.md")}
-    return {p for p in found if not p.startswith(("design/", "LOG", "changelog", "cuts", "advice-study", "benchmarks"))}
+    return {p for p in found if not p.startswith(("design/", "LOG", "changelog", "cuts", "advice-study", "benchmarks", "ecosystem"))}
 
 
 def has_something_to_run(page: str) -> bool:

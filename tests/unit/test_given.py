@@ -1,4 +1,4 @@
-"""What a program has instead of a folder becomes files that say the same: arrays and data sets."""
+"""Data sets given in Python: the same pixels, the same classes, the same features as the files."""
 
 from __future__ import annotations
 
@@ -6,116 +6,133 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import Dataset, Subset, TensorDataset
+from torchvision.datasets import ImageFolder
+from torchvision.transforms import v2
 
 import frostline as fl
+from frostline.data.read import read_data
 from frostline.errors import DataError
-from frostline.given import dataset_manifest
+from frostline.features.pixels import load_image
+from frostline.given import labelled_files, manifest_of
 
-NAMES = ("green", "red")
 
+class Listed(Dataset):
+    """Items as they are given."""
 
-class Pairs:
-    """The test images, each as ``turn`` makes it."""
-
-    def __init__(self, images, turn, classes=None):
-        self.records = [(p, NAMES.index(p.parent.name)) for p in sorted(images.rglob("*.png"))]
-        self.turn = turn
-        if classes:
-            self.classes = classes
+    def __init__(self, *items):
+        self.items = items
 
     def __len__(self):
-        return len(self.records)
+        return len(self.items)
 
-    def __getitem__(self, number):
-        path, label = self.records[number]
-        with Image.open(path) as image:
-            return self.turn(image.convert("RGB")), label
-
-
-def as_float(image):
-    from torchvision.transforms.functional import to_tensor
-
-    return to_tensor(image)
+    def __getitem__(self, row):
+        item = self.items[row]
+        return item() if callable(item) else item
 
 
-@pytest.mark.parametrize(
-    "turn",
-    [lambda i: i, np.asarray, lambda i: torch.from_numpy(np.array(i)).permute(2, 0, 1), as_float],
-    ids=["PIL", "array", "uint8 tensor", "ToTensor"],
-)
-def test_every_kind_of_picture_becomes_the_same_pixels(images, tmp_path, turn):
-    manifest = dataset_manifest(Pairs(images, turn, list(NAMES)), tmp_path / "files")
-    assert manifest.classes == NAMES
-    for record, (path, label) in zip(manifest.records, Pairs(images, turn).records, strict=True):
-        assert record.label == label
-        assert np.array_equal(np.asarray(Image.open(record.path)), np.asarray(Image.open(path).convert("RGB")))
+def tensors(images):
+    manifest = read_data(images)
+    pictures = torch.stack([torch.from_numpy(np.array(load_image(r.path))).permute(2, 0, 1) for r in manifest.records])
+    return pictures, torch.tensor(manifest.labels())
 
 
-def test_files_are_written_once(images, tmp_path):
-    pairs = Pairs(images, lambda i: i)
-    first = dataset_manifest(pairs, tmp_path)
-    before = {r.path: r.path.stat().st_mtime_ns for r in first.records}
-    assert dataset_manifest(pairs, tmp_path) == first
-    assert {p: p.stat().st_mtime_ns for p in before} == before
-    assert first.classes == ("0", "1")  # it has no names
-
-
-def test_training_on_a_data_set_is_training_on_its_folder(tiny, images, tmp_path):
-    from torchvision.datasets import ImageFolder
-
-    heads = []
-    for data in (images, dataset_manifest(ImageFolder(str(images)), tmp_path / "never")):
-        model = fl.TransferModel(tiny(), num_classes=2)
-        list(fl.fit(model, fl.FreezePlan(), data, data, epochs=2))
-        heads.append(model.head.state_dict())
-    assert all(torch.equal(a, b) for a, b in zip(heads[0].values(), heads[1].values(), strict=True))
-    assert not (tmp_path / "never").exists()  # its images lie in files already
-
-
-def test_the_classifier_takes_data_sets(tiny, images):
-    tiny()
-    clf = fl.ImageClassifier("tiny_net:build", epochs=3).fit(Pairs(images, lambda i: i, list(NAMES)))
-    assert clf.classes_.tolist() == list(NAMES)
-    assert clf.predict([images / "red" / "000.png"]).tolist()[0] in NAMES
-    tensors = torch.utils.data.TensorDataset(torch.randint(0, 256, (20, 3, 32, 32), dtype=torch.uint8), torch.arange(20) % 2)
-    assert fl.ImageClassifier("tiny_net:build", epochs=1).fit(tensors).classes_.tolist() == ["0", "1"]
-
-
-def test_a_hugging_face_data_set_keeps_its_names(images, tmp_path):
+def hugging_face(images):
     datasets = pytest.importorskip("datasets")
-    features = datasets.Features(
-        {"image": datasets.Image(), "label": datasets.ClassLabel(names=list(NAMES)), "id": datasets.Value("int64")}
-    )
-    files = sorted(images.rglob("*.png"))[::6]
-    rows = {"image": [str(p) for p in files], "label": [p.parent.name for p in files], "id": list(range(len(files)))}
-    made = datasets.Dataset.from_dict(rows, features=features)
-    manifest = dataset_manifest(made, tmp_path / "hf")
-    assert manifest.classes == NAMES
-    assert [manifest.classes[r.label] for r in manifest.records] == rows["label"]
-    with pytest.raises(DataError, match=r"has columns label \(ClassLabel\), id \(Value\); keep one column of images"):
-        dataset_manifest(made.remove_columns("image"), tmp_path / "x")
+    manifest = read_data(images)
+    features = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=list(manifest.classes)))
+    return datasets.Dataset.from_dict({"image": [str(r.path) for r in manifest.records], "label": manifest.labels()}, features=features)
+
+
+KINDS = {
+    "folder": lambda images: ImageFolder(images),
+    "transformed": lambda images: ImageFolder(images, v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])),
+    "subset": lambda images: Subset(ImageFolder(images), range(60)),
+    "tensors": lambda images: TensorDataset(*tensors(images)),
+    "floats": lambda images: TensorDataset(tensors(images)[0] / 255, tensors(images)[1]),
+    "pictures": lambda images: Listed(*[(load_image(r.path), r.label) for r in read_data(images).records]),
+    "hugging face": hugging_face,
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_pixel_and_class_is_that_of_the_files(kind, images, tmp_path):
+    made, wanted = manifest_of(KINDS[kind](images), tmp_path), read_data(images)
+    assert made.labels() == wanted.labels()
+    assert made.classes == (("0", "1") if kind in ("tensors", "floats", "pictures") else wanted.classes)
+    for one, other in zip(made.records, wanted.records, strict=True):
+        assert np.array_equal(np.array(load_image(one.path)), np.array(load_image(other.path)))
+
+
+@pytest.mark.parametrize("kind", ["tensors", "hugging face"])
+def test_fit_learns_the_same_and_finds_its_features_again(kind, images, tiny, tmp_path):
+    compute = fl.Compute(tmp_path / "cache", engine="plain")
+    logits, hits = [], []
+    for data in (str(images), KINDS[kind](images), KINDS[kind](images)):
+        events = list(fl.fit(fl.TransferModel(tiny()), fl.FreezePlan("none"), data, data, epochs=2, compute=compute))
+        logits.append(events[-1].val_logits)
+        hits += [e.extracted.hit for e in events if type(e).__name__ == "FeaturesReady"]
+    assert torch.equal(logits[0], logits[1])
+    assert torch.equal(logits[1], logits[2])
+    assert hits == [False, kind == "hugging face", True]
+
+
+def test_the_classifier_keeps_names_of_classes(images, tiny_module, monkeypatch):
+    monkeypatch.syspath_prepend(str(tiny_module))
+    wanted = fl.ImageClassifier("tiny_net:build", epochs=2).fit(images)
+    found = fl.ImageClassifier("tiny_net:build", epochs=2).fit(KINDS["hugging face"](images))
+    assert found.classes_.tolist() == ["green", "red"]
+    assert np.array_equal(found.predict_proba(images), wanted.predict_proba(images))
+    assert found.score(KINDS["folder"](images)) == wanted.score(images)
+    numbers = fl.ImageClassifier("tiny_net:build", epochs=1).fit(KINDS["tensors"](images))
+    assert numbers.classes_.tolist() == [0, 1]
+    assert numbers.predict(KINDS["tensors"](images)).shape == (60,)
+
+
+PICTURE = Image.new("RGB", (8, 8))
 
 
 @pytest.mark.parametrize(
-    ("dataset", "words"),
+    ("given", "said"),
     [
-        ([], "holds no images"),
-        (iter([1]), "is no data set"),
-        ([1, 2], r"X\[0\]: int, expected \(picture, label\)"),
-        ([(torch.randn(3, 8, 8), 0)], "is normalised or augmented"),
-        ([(torch.zeros(5, 8, 8), 0)], r"tensor of shape \(5, 8, 8\)"),
-        ([(np.zeros((8, 8), np.uint8), 0)], "one class only, 0"),
-        ([(np.zeros((8, 8), np.uint8), 0.5)], "0.5 is no class label"),
-        ([(np.zeros((8, 8), np.uint8), -1)], "-1 is no class label"),
+        (Listed(), "empty"),
+        (Listed(PICTURE), r"expected \(picture, label\)"),
+        (Listed((PICTURE, 0, 1)), r"expected \(picture, label\)"),
+        (Listed((torch.randn(3, 8, 8), 0)), "leave Normalize out"),
+        (Listed((torch.full((3, 8, 8), float("nan")), 0)), "expected 0 to 1"),
+        (Listed((torch.zeros(2, 3, 8, 8), 0)), r"give \(3, H, W\)"),
+        (Listed((torch.zeros(3, 8, 8, dtype=torch.int64), 0)), "uint8"),
+        (Listed((PICTURE, 0.5)), "is no class"),
+        (Listed((PICTURE, -1)), "is no class"),
+        (Listed((PICTURE, None)), "is no class"),
+        (Listed(lambda: (torch.rand(3, 8, 8), 0)), "another picture each time"),
+        (torch.utils.data.ChainDataset([]), "has no length"),
     ],
 )
-def test_what_is_no_labelled_picture_is_refused(dataset, words, tmp_path):
-    with pytest.raises(DataError, match=words):
-        dataset_manifest(dataset, tmp_path)
+def test_what_is_no_data_set_of_pictures(given, said, tmp_path):
+    with pytest.raises(DataError, match=said):
+        labelled_files(given, tmp_path)
 
 
-def test_a_folder_with_a_transform_is_refused(images, tmp_path):
-    from torchvision.datasets import ImageFolder
+def test_classes_that_do_not_fit(tmp_path):
+    with pytest.raises(DataError, match="label 2 is not among"):
+        manifest_of(Listed((PICTURE, 2)), tmp_path, ("0", "1"))
+    with pytest.raises(DataError, match="label 'c' is not among"):
+        manifest_of(Listed((PICTURE, "c")), tmp_path, ("a", "b"))
+    named = Listed((PICTURE, 0))
+    named.classes = ["x", "y"]
+    with pytest.raises(DataError, match="training has a, b"):
+        manifest_of(named, tmp_path, ("a", "b"))
 
-    with pytest.raises(DataError, match="transforms its pictures, which frostline does itself; make it without transform"):
-        dataset_manifest(ImageFolder(str(images), transform=as_float), tmp_path)
+
+def test_columns_that_are_missing(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    with pytest.raises(DataError, match="no column of pictures among a"):
+        labelled_files(datasets.Dataset.from_dict({"a": [1]}), tmp_path)
+    with pytest.raises(DataError, match="has the splits train"):
+        labelled_files(datasets.DatasetDict(train=datasets.Dataset.from_dict({"a": [1]})), tmp_path)
+    pictures = datasets.Dataset.from_dict(
+        {"image": [PICTURE, None], "label": [0, 1]}, features=datasets.Features(image=datasets.Image(), label=datasets.Value("int64"))
+    )
+    with pytest.raises(DataError, match="row 1 has no picture"):
+        labelled_files(pictures, tmp_path)

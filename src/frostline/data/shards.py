@@ -33,7 +33,7 @@ class _Item:
 
 
 def is_shards(data: Path) -> bool:
-    """Whether ``data`` is a tar file, a row (``shards-{000..003}.tar``), or a folder of nothing but tar files, or splits of them."""
+    """Whether ``data`` is a tar file, a row of them (``shards-{000..003}.tar``), or a folder of tar files and splits of them."""
     if data.suffix.lower() == ".tar" and not data.is_dir():
         return True
     try:

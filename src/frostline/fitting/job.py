@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
+from torch.utils.data import Dataset
 
 from frostline._device import resolve_device
 from frostline.data.manifest import Manifest
@@ -31,9 +34,10 @@ from frostline.fitting.prepare import Compute, Labelled
 from frostline.fitting.snapshot import Snapshot
 from frostline.fitting.sources import FeatureRows, Source
 from frostline.freeze import FreezePlan, ResolvedPlan
+from frostline.given import is_dataset, manifest_of
 from frostline.model import TransferModel
 
-Images = ImageSet | Manifest | Path | str
+Images = ImageSet | Manifest | Path | str | Dataset[Any]
 
 
 def fit(
@@ -61,7 +65,8 @@ def fit(
     Args:
         model: changed in place.
         plan: what is trained.
-        train_images: a folder of class folders, a manifest, or an :class:`ImageSet`.
+        train_images: a folder of class folders, a table, tar files, a manifest, an :class:`ImageSet`, or a data set of torch,
+            torchvision or Hugging Face with items of picture and class.
         val_images: likewise, with the same classes; chooses the epoch that is kept. None keeps the last.
         strategy: ``plain``, ``lp-ft``, ``gradual``, ``auto``, or phases of one's own.
         epochs: passes over the training images, of each phase; like the four after it, by default from the documented rule
@@ -96,14 +101,15 @@ def fit(
     check_choice(model.head_spec, sweep, phases, given, compute)
     device = resolve_device(compute.device)
     model.to(device)
-    images = Labelled(_image_set(train_images), None if val_images is None else _image_set(val_images))
-    given, ready = yield from _in_time(_choose(model, phases[0], images, given, compute, device, sweep), budget)
-    phases = phases_of(strategy, plan, model.backbone)
-    plans = [phase.plan.resolve(model) for phase in phases]
-    job = Job(model, device, compute, given, len(phases), len(images.train), originals(model, plans))
-    ledger = Ledger() if resume is None else Ledger.of(resume.facts["ledger"])
-    trained = yield from _run(job, phases, images, ledger, resume, ready)
-    yield _finished(job, trained, ledger, plans[ledger.kept])
+    with ExitStack() as held:
+        images = _labelled(train_images, val_images, held)
+        given, ready = yield from _in_time(_choose(model, phases[0], images, given, compute, device, sweep), budget)
+        phases = phases_of(strategy, plan, model.backbone)
+        plans = [phase.plan.resolve(model) for phase in phases]
+        job = Job(model, device, compute, given, len(phases), len(images.train), originals(model, plans))
+        ledger = Ledger() if resume is None else Ledger.of(resume.facts["ledger"])
+        trained = yield from _run(job, phases, images, ledger, resume, ready)
+        yield _finished(job, trained, ledger, plans[ledger.kept])
 
 
 def _run(
@@ -214,7 +220,19 @@ def _seen(job: Job, trained: Trained) -> tuple[Seen, Seen] | None:
     return found[0], found[1]
 
 
-def _image_set(images: Images) -> ImageSet:
-    if isinstance(images, ImageSet):
-        return images
-    return ImageSet.of(images if isinstance(images, Manifest) else read_data(Path(images)))
+def _labelled(train: Images, val: Images | None, held: ExitStack) -> Labelled:
+    """The images of a job; what is no file is written to a folder that ``held`` removes in the end."""
+
+    def of(images: Images, known: Sequence[str] | None = None) -> ImageSet | Manifest:
+        if isinstance(images, ImageSet | Manifest):
+            return images
+        if is_dataset(images):
+            return manifest_of(images, Path(held.enter_context(tempfile.TemporaryDirectory(prefix="frostline-"))), known)
+        return read_data(Path(images))  # pyright: ignore[reportArgumentType]
+
+    first = of(train)
+    both = is_dataset(train) and is_dataset(val)
+    second = None if val is None else of(val, first.classes if both and isinstance(first, Manifest) else None)
+    sets = [i if i is None or isinstance(i, ImageSet) else ImageSet.of(i) for i in (first, second)]
+    assert sets[0] is not None
+    return Labelled(sets[0], sets[1])

@@ -6,11 +6,13 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 from PIL import Image
 
-from frostline.data.decode import FORMATS
+from frostline.data.decode import FORMATS, read_image_bytes
+from frostline.data.shards import is_member
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ _KINDS = {
 def read_header(path: Path) -> Header | None:
     """The header of one file; None where it is no picture."""
     try:
-        with Image.open(path, formats=FORMATS) as file:
+        with Image.open(BytesIO(read_image_bytes(path)) if is_member(path) else path, formats=FORMATS) as file:
             kind = _KINDS.get(file.mode, "16-bit" if file.mode.startswith("I") else file.mode)
             return Header(file.width, file.height, f"{file.format} {kind}", file.mode == "RGB")
     except Exception:  # as in decode: Pillow's plugins let anything through on hostile bytes
