@@ -195,7 +195,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self, "model_")
         with tempfile.TemporaryDirectory(prefix="frostline-") as scratch:
-            return self._probabilities(_paths(X, Path(scratch)))
+            return self._probabilities(picture_files(X, Path(scratch)))
 
     def predict(self, X: Pictures) -> np.ndarray[Any, Any]:  # noqa: N803
         """The most probable label of each picture: ``(N,)``.
@@ -305,7 +305,7 @@ def _training(X: Pictures, y: Any, scratch: Path) -> tuple[Manifest, np.ndarray[
             raise DataError("no labels", where="y", advice="give one label for each picture, or a folder of class folders")
         manifest = read_data(Path(X))
         return manifest, np.asarray(manifest.classes)
-    paths, labels = _paths(X, scratch), _labels(y)
+    paths, labels = picture_files(X, scratch), _labels(y)
     _same_length(len(paths), labels)
     missing = [p for p in paths if not is_there(p)]
     if missing:
@@ -340,7 +340,7 @@ def _same_length(pictures: int, labels: np.ndarray[Any, Any]) -> None:
         raise DataError(f"{pictures} pictures and {len(labels)} labels", where="X, y", advice="give one label for each picture")
 
 
-def _paths(X: Pictures, scratch: Path) -> list[Path]:  # noqa: N803
+def picture_files(X: Pictures, scratch: Path) -> list[Path]:  # noqa: N803
     """Files as they are; pictures in memory are written losslessly, so that every pixel goes through the one decoder."""
     if isinstance(X, str | Path):
         return list_images([Path(X)])

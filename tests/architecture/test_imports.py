@@ -41,6 +41,7 @@ ROOMS = (
     "serve",
     "pipeline",
     "classifier",
+    "extractor",
     "demo",
     "doctor",
     "cli",
