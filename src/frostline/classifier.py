@@ -299,7 +299,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
 
 def _training(X: Pictures, y: Any, scratch: Path) -> tuple[Manifest, np.ndarray[Any, Any]]:  # noqa: N803
     if y is None and is_dataset(X):
-        X, y = _unpacked(X, scratch)  # noqa: N806
+        return _training(*_unpacked(X, scratch), scratch)
     if y is None:
         if not isinstance(X, str | Path):
             raise DataError("no labels", where="y", advice="give one label for each picture, or a folder of class folders")
