@@ -23,6 +23,7 @@ ROOMS = (
     "features",
     "heads",
     "model",
+    "lora",
     "fitting",
     "listening",
     "recipe",
