@@ -10,6 +10,7 @@ import pytest
 from conftest import ROOT, make_images
 
 
+@pytest.mark.slow
 def test_every_block(tmp_path, monkeypatch):
     transformers = pytest.importorskip("transformers")
     pytest.importorskip("datasets")

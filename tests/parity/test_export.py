@@ -285,7 +285,7 @@ BUNDLED = [
     pytest.param("timm:deit_tiny_distilled_patch16_224", "linear", "timm's deit_tiny_distilled", marks=pytest.mark.slow),
     pytest.param("timm:resnetv2_50x1_bit", "linear", "timm's resnetv2_50x1_bit", marks=pytest.mark.slow),
     pytest.param("timm:levit_128s", "linear", "the network without", marks=pytest.mark.slow),
-    ("torchvision:resnet18", "linear", "the network with a linear layer as its fc"),
+    pytest.param("torchvision:resnet18", "linear", "the network with a linear layer as its fc", marks=pytest.mark.slow),
     pytest.param("torchvision:mobilenet_v3_small", "mlp:8", "the network without", marks=pytest.mark.slow),
     pytest.param("torchvision:squeezenet1_1", "linear", "the network without", marks=pytest.mark.slow),
     pytest.param("torchvision:googlenet", "linear", "the network with a linear layer as its fc", marks=pytest.mark.slow),

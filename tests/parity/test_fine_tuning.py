@@ -131,7 +131,7 @@ def apart(one, other):
     return float((one.double() - other.double()).norm() / other.double().norm().clamp(min=1e-12))
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if "embedded" in n else pytest.mark.slow) for n in CASES])
 def test_fine_tuning_behind_a_cut_equals_plain_torch(name, opened, sets, cache):
     case = CASES[name]
     model, twin, events, below = ours(case, opened, sets, Compute(cache))
@@ -157,7 +157,9 @@ def test_fine_tuning_behind_a_cut_equals_plain_torch(name, opened, sets, cache):
     assert all(p.grad is None and not p.requires_grad for p in frozen)
 
 
-@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.cut != "input"])
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if "embedded" in n else pytest.mark.slow) for n, c in CASES.items() if c.cut != "input"]
+)
 def test_computed_anew_in_every_epoch_equals_cached_to_the_last_bit(name, opened, sets, cache):
     case = CASES[name]
     cached, _, events, _ = ours(case, opened, sets, Compute(cache))

@@ -59,7 +59,9 @@ def plain_loop(model, mean, scale, train, preprocess, best_epoch):
     return linear
 
 
-@pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "timm:resnet10t", "timm:vit_tiny_patch16_224"])
+@pytest.mark.parametrize(
+    "name", ["tf_efficientnet_lite0", "timm:resnet10t", pytest.param("timm:vit_tiny_patch16_224", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("cached", [True, False])
 def test_head_equals_plain_torch(name, cached, sets, cache):
     weights = "default" if name == "tf_efficientnet_lite0" else "random"
