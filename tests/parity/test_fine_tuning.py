@@ -131,7 +131,7 @@ def apart(one, other):
     return float((one.double() - other.double()).norm() / other.double().norm().clamp(min=1e-12))
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=() if "embedded" in n else pytest.mark.slow) for n in CASES])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if "resnet10t" in n else ()) for n in CASES])
 def test_fine_tuning_behind_a_cut_equals_plain_torch(name, opened, sets, cache):
     case = CASES[name]
     model, twin, events, below = ours(case, opened, sets, Compute(cache))
@@ -158,7 +158,7 @@ def test_fine_tuning_behind_a_cut_equals_plain_torch(name, opened, sets, cache):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=() if "embedded" in n else pytest.mark.slow) for n, c in CASES.items() if c.cut != "input"]
+    "name", [pytest.param(n, marks=pytest.mark.slow if "resnet10t" in n else ()) for n, c in CASES.items() if c.cut != "input"]
 )
 def test_computed_anew_in_every_epoch_equals_cached_to_the_last_bit(name, opened, sets, cache):
     case = CASES[name]
