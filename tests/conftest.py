@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parent.parent
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before any test imports onnxruntime: its reporter's thread crashed the worker (docs/LOG.md)
 
 TINY_NETWORK = '''
 import torch

@@ -10,7 +10,7 @@ import typer
 
 from frostline.cli.completion import one_of
 from frostline.cli.output import print_json, printable
-from frostline.cli.settings import is_offline
+from frostline.cli.settings import is_offline, silence_telemetry
 from frostline.errors import ExportError
 
 
@@ -30,6 +30,7 @@ def export(
     """Write a run for timm, torchvision, torch or ONNX alone, with a model card; one that disagrees with the run is not written."""
     if preprocess not in (None, "inside", "json"):
         raise ExportError(f"no way is called {preprocess!r}", where="--preprocess", advice="use inside or json")
+    silence_telemetry()
     from frostline.export import export as write
     from frostline.run import read_run
 

@@ -36,3 +36,8 @@ def default_out(name: str) -> Path:
         taken = Path("runs") / f"{stem}-{number}"
         number += 1
     return taken
+
+
+def silence_telemetry() -> None:
+    """Nothing that frostline loads reports to its maker: onnxruntime does since 1.29, from a thread that crashes processes."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read once, when onnxruntime is imported

@@ -69,6 +69,7 @@ def load_onnx(path: Path) -> Answer:
     import onnxruntime  # pyright: ignore[reportMissingTypeStubs]
 
     runtime = cast("Any", onnxruntime)
+    runtime.disable_telemetry_events()
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
