@@ -39,5 +39,5 @@ def default_out(name: str) -> Path:
 
 
 def silence_telemetry() -> None:
-    """Nothing that frostline loads reports to its maker: onnxruntime does since 1.29, from a thread that crashes processes."""
+    """Nothing that frostline loads reports to its maker: onnxruntime does since 1.29."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read once, when onnxruntime is imported
