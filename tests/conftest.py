@@ -120,6 +120,21 @@ def _offline_and_in_its_own_cache(cache: Path) -> Iterator[None]:
         yield
 
 
+def said_without(package: str, code: str, cwd: Path) -> str:
+    """The error that ``code`` raises in a process where ``package`` cannot be found."""
+    lines = [
+        "import importlib.util as u",
+        "find = u.find_spec",
+        f"u.find_spec = lambda name, *a: None if name == {package!r} else find(name, *a)",
+        "try:",
+        *(f"    {line}" for line in code.splitlines()),
+        "except Exception as e:",
+        "    print(type(e).__name__, e)",
+    ]
+    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, cwd=cwd, timeout=100)
+    return done.stdout.strip()
+
+
 def make_images(root: Path, classes: dict[str, int], seed: int = 0, side: int = 40) -> Path:
     """Colour-coded noise: class ``i`` leans to channel ``i``; learnable, not trivial."""
     random = np.random.default_rng(seed)

@@ -78,10 +78,9 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     try:
         made.chmod(0o777 & ~_umask())
         yield made
-        for file in made.rglob("*"):
-            if file.is_file():
-                with file.open("rb") as stream:
-                    os.fsync(stream.fileno())
+        for file in made.iterdir():
+            with file.open("rb") as stream:
+                os.fsync(stream.fileno())
         with contextlib.suppress(FileExistsError, OSError):
             made.rename(path)
             _sync_folder(path.parent)

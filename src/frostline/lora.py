@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from typing import Any, cast
 
 from torch import nn
 
+from frostline._extras import require
 from frostline._rng import seeded
-from frostline.errors import ExtraError, PlanError
+from frostline.errors import PlanError
 from frostline.freeze import FreezePlan
 from frostline.model import TransferModel
 
@@ -17,9 +17,7 @@ ATTENTION = ("qkv", "query", "value", "q_proj", "v_proj")
 """Linear layers of attention by the names that timm, transformers and others give them."""
 
 
-def add_lora(
-    model: TransferModel, targets: Sequence[str] | None = None, *, rank: int = 8, alpha: float = 16.0, seed: int = 0
-) -> FreezePlan:
+def add_lora(model: TransferModel, targets: Sequence[str] | None = None, *, rank: int = 8, alpha: int = 16, seed: int = 0) -> FreezePlan:
     """Put an adapter beside linear layers or convolutions of the backbone; gives the plan that trains the adapters and the head.
 
     The network computes what it did before until the adapters are trained, for one of the two matrices of each is zero.
@@ -35,8 +33,7 @@ def add_lora(
         ExtraError: peft is not installed.
         PlanError: no layer has such a name, or the rank is below 1.
     """
-    if importlib.util.find_spec("peft") is None:
-        raise ExtraError("peft is not installed", where="add_lora", advice='pip install "frostline[lora]"')
+    require("peft", where="add_lora", extra="lora")
     if rank < 1:
         raise PlanError(f"a rank of {rank}", where="add_lora", advice="give a whole number from 1")
     wanted = tuple(ATTENTION if targets is None else targets)
@@ -49,7 +46,7 @@ def add_lora(
     from peft import LoraConfig, inject_adapter_in_model
 
     with seeded(seed, "adapters"):
-        inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=cast("int", alpha), target_modules=found), model.backbone)
+        inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=alpha, target_modules=found), model.backbone)
     return FreezePlan("*.lora_*")
 
 
@@ -57,7 +54,11 @@ def merge_lora(model: TransferModel) -> int:
     """Add each adapter's update to its layer's weights and take it off: an ordinary network again, to save and export; gives their number.
 
     Outputs are the same but for rounding.
+
+    Raises:
+        ExtraError: peft is not installed.
     """
+    require("peft", where="merge_lora", extra="lora")
     from peft.tuners.lora import LoraLayer
 
     layers = [(n, m) for n, m in model.backbone.named_modules() if isinstance(m, LoraLayer)]

@@ -9,37 +9,41 @@ from typing import Any
 
 from frostline._html import facts_table
 from frostline.plotting import Plots
-from frostline.report import Report, examine
+from frostline.report import Report, epochs_of, examine
+from frostline.run import read_summary
 
 
 class OpenRun:
     """A run in a notebook: ``run = fl.open_run("runs/a")``, then ``run.summary``, ``run.plot.history()``; alone in a cell it shows itself.
+
+    Facts and epochs are read at once. Its images are answered again when a figure or the report first needs that.
 
     Args:
         folder: the run directory.
         cache: folder of the feature cache; None computes what it needs in memory.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:0`` or ``mps``.
         offline: fetch nothing.
+
+    Attributes:
+        folder: the run directory.
+        summary: what ``summary.json`` holds.
+        history: one mapping an epoch, as ``metrics.jsonl`` holds them.
     """
 
     def __init__(self, folder: Path, cache: Path | None, device: str, *, offline: bool) -> None:
         self.folder = folder
-        self._report = examine(folder, cache, device, offline=offline)
+        self.summary: Mapping[str, Any] = read_summary(folder)
+        self.history: tuple[Mapping[str, Any], ...] = epochs_of(folder)
+        self._cache, self._device, self._offline = cache, device, offline
 
-    @property
+    @cached_property
     def report(self) -> Report:
-        """Everything that the page of ``frostline report`` says."""
-        return self._report
+        """Everything that the page of ``frostline report`` says.
 
-    @property
-    def summary(self) -> Mapping[str, Any]:
-        """What ``summary.json`` holds."""
-        return self._report.summary
-
-    @property
-    def history(self) -> tuple[Mapping[str, Any], ...]:
-        """One mapping an epoch, as ``metrics.jsonl`` holds them."""
-        return self._report.epochs
+        Raises:
+            RunError: the run's weights or its split are damaged.
+        """
+        return examine(self.folder, self._cache, self._device, offline=self._offline)
 
     @cached_property
     def plot(self) -> Plots:
@@ -48,10 +52,10 @@ class OpenRun:
         Raises:
             ExtraError: matplotlib is not installed.
         """
-        return Plots(self._report)
+        return Plots(self.folder, self.history, lambda: self.report)
 
     def _repr_html_(self) -> str:
-        split = self._report.split
+        split = next((s for s in ("test", "val") if self.summary.get(s)), None)
         scores = None if split is None else self.summary[split]
         accuracy = None if scores is None else f"{scores['accuracy']:.3f} ({scores['interval'][0]:.3f} to {scores['interval'][1]:.3f})"
         facts = {
@@ -67,7 +71,7 @@ class OpenRun:
 
 
 def open_run(folder: str | Path, *, cache: str | Path | None = None, device: str = "auto", offline: bool = False) -> OpenRun:
-    """Open a finished run to look at it; its test or validation images are answered again.
+    """Open a finished run to look at it.
 
     Args:
         folder: the run directory.

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from frostline.errors import ExtraError, RunError
+from frostline._extras import require
+from frostline.errors import RunError
 from frostline.report import Report
 from frostline.report.confusion import confusion_of
+from frostline.report.mistakes import Answer
 from frostline.report.reliability import bins_of
 
 if TYPE_CHECKING:
@@ -20,16 +23,17 @@ class Plots:
     """Each method makes a new figure.
 
     Args:
-        report: what is known of the run.
+        folder: the run directory, for messages.
+        epochs: rows of ``metrics.jsonl``.
+        report: gives what else is known of the run; asked where a figure needs it.
 
     Raises:
         ExtraError: matplotlib is not installed.
     """
 
-    def __init__(self, report: Report) -> None:
-        if importlib.util.find_spec("matplotlib") is None:
-            raise ExtraError("matplotlib is not installed", where="plot", advice='pip install "frostline[plot]"')
-        self._report = report
+    def __init__(self, folder: Path, epochs: Sequence[Mapping[str, Any]], report: Callable[[], Report]) -> None:
+        require("matplotlib", where="plot", extra="plot")
+        self._folder, self._epochs, self._report = folder, epochs, report
 
     def history(self) -> Figure:
         """Loss and accuracy over the epochs of all phases, on the training and the validation images.
@@ -37,9 +41,9 @@ class Plots:
         Raises:
             RunError: the head was solved: there are no epochs.
         """
-        rows = self._report.epochs
+        rows = self._epochs
         if not rows:
-            raise RunError("has no epochs to draw: its head was solved", where=self._report.folder)
+            raise RunError("has no epochs to draw: its head was solved", where=self._folder)
         figure = _figure(9, 3.6)
         for place, what in enumerate(("loss", "accuracy"), start=1):
             axes = figure.add_subplot(1, 2, place)
@@ -61,7 +65,7 @@ class Plots:
         Raises:
             RunError: none of those images can be read any more.
         """
-        answers, names = self._answers(), self._report.classes
+        answers, names = self._answers(), self._report().classes
         counts = confusion_of([a.label for a in answers], [a.predicted for a in answers], len(names))
         side = max(3.5, 0.45 * len(names) + 2)
         figure = _figure(side, side)
@@ -99,9 +103,9 @@ class Plots:
         Raises:
             RunError: it has not, or its features are not in the cache that was named.
         """
-        depths = self._report.depths
+        depths = self._report().depths
         if not depths:
-            raise RunError("accuracy by depth is not known", where=self._report.folder, advice="run frostline advise, and name its cache")
+            raise RunError("accuracy by depth is not known", where=self._folder, advice="run frostline advise, and name its cache")
         figure = _figure(6, 0.25 * len(depths) + 1.2)
         axes = figure.add_subplot()
         rows = list(range(len(depths)))
@@ -112,10 +116,11 @@ class Plots:
         axes.set_xlabel("accuracy of a ridge, held out")
         return figure
 
-    def _answers(self) -> Any:
-        if not self._report.answers:
-            raise RunError("none of its test or validation images can be read any more", where=self._report.folder)
-        return self._report.answers
+    def _answers(self) -> Sequence[Answer]:
+        answers = self._report().answers
+        if not answers:
+            raise RunError("none of its test or validation images can be read any more", where=self._folder)
+        return answers
 
 
 def _figure(width: float, height: float) -> Figure:

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import nn
 
 import frostline as fl
+from conftest import said_without
 from frostline.errors import BackboneError, DecodeError, RecipeError
 from frostline.explaining.cam import Heat, heat_of
 from frostline.explaining.pixels import METHODS, PixelHeat
@@ -192,3 +193,10 @@ def test_in_python_with_the_nearest_training_images(trained, images, tiny, tmp_p
     assert shown.startswith("<img alt=")
     light = np.asarray(found.overlay())
     assert light.shape == (32, 32, 3)
+
+
+def test_without_captum_one_line_says_what_to_install(tmp_path):
+    code = "from frostline.explaining.pixels import PixelHeat\nPixelHeat(None, 'occlusion', None)"
+    assert (
+        said_without("captum", code, tmp_path) == 'ExtraError --method occlusion: captum is not installed; pip install "frostline[explain]"'
+    )

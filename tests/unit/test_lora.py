@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 import timm
 import torch
 
 import frostline as fl
+from conftest import said_without
 from frostline.data import read_data
 from frostline.errors import PlanError
 from frostline.features import ImageSet
@@ -30,7 +28,7 @@ def test_a_fresh_adapter_changes_nothing_and_its_update_is_that_of_the_paper():
     model = small_vit().eval()
     images = torch.randn(3, 3, 32, 32)
     before = model(images)
-    add_lora(model, rank=4, alpha=8.0)
+    add_lora(model, rank=4, alpha=8)
     assert torch.equal(model(images), before)
     layer = model.backbone.get_submodule("blocks.0.attn.qkv")
     a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
@@ -81,10 +79,5 @@ def test_names_and_ranks_that_fit_nothing_are_refused():
 
 
 def test_without_peft_one_line_says_what_to_install(tmp_path):
-    code = (
-        "import importlib.util as u\nfind = u.find_spec\n"
-        "u.find_spec = lambda name, *a: None if name == 'peft' else find(name, *a)\n"
-        "from frostline.lora import add_lora\ntry:\n    add_lora(None)\nexcept Exception as e:\n    print(type(e).__name__, e)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=100)
-    assert done.stdout.strip() == 'ExtraError add_lora: peft is not installed; pip install "frostline[lora]"'
+    said = said_without("peft", "from frostline.lora import add_lora\nadd_lora(None)", tmp_path)
+    assert said == 'ExtraError add_lora: peft is not installed; pip install "frostline[lora]"'

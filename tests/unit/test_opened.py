@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import pytest
 
 import frostline as fl
-from conftest import make_images
+from conftest import make_images, said_without
 from frostline.data import read_data
 from frostline.errors import RunError
 from frostline.features import ImageSet
@@ -51,6 +49,16 @@ def test_the_facts_are_those_of_the_files(opened, run):
     shown = opened._repr_html_()
     assert f"{opened.summary['val']['accuracy']:.3f}" in shown
     assert "<td" in shown
+
+
+def test_facts_and_epochs_need_no_network_and_no_images(run, monkeypatch):
+    monkeypatch.setattr("frostline.opened.examine", lambda *_, **__: pytest.fail("the images were answered again"))
+    opened = fl.open_run(run)
+    assert opened.summary["epochs_run"] == len(opened.history)
+    assert opened.plot.history().axes
+    assert "<table>" in opened._repr_html_()
+    with pytest.raises(pytest.fail.Exception, match="answered again"):
+        opened.plot.confusion()
 
 
 def test_history_draws_the_epochs(opened):
@@ -95,13 +103,8 @@ def test_depths_after_an_advice(frostline, images, tiny, tmp_path):
 
 
 def test_without_matplotlib_one_line_says_what_to_install(tmp_path):
-    code = (
-        "import importlib.util as u\nfind = u.find_spec\n"
-        "u.find_spec = lambda name, *a: None if name == 'matplotlib' else find(name, *a)\n"
-        "from frostline.plotting import Plots\ntry:\n    Plots(None)\nexcept Exception as e:\n    print(type(e).__name__, e)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=100)
-    assert done.stdout.strip() == 'ExtraError plot: matplotlib is not installed; pip install "frostline[plot]"'
+    said = said_without("matplotlib", "from frostline.plotting import Plots\nPlots(None, (), None)", tmp_path)
+    assert said == 'ExtraError plot: matplotlib is not installed; pip install "frostline[plot]"'
 
 
 def test_plans_and_results_show_themselves(tiny, images):

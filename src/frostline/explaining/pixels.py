@@ -5,15 +5,15 @@ What is explained is the logit of a class less the mean of the others': a softma
 
 from __future__ import annotations
 
-import importlib.util
 from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
+from frostline._extras import require
 from frostline.backbone.maps import noise_pictures
-from frostline.errors import BackboneError, ExtraError, RecipeError
+from frostline.errors import BackboneError, RecipeError
 from frostline.explaining.cam import heat_of
 from frostline.explaining.layer import PositionLayer, last_position_layer
 from frostline.freeze.apply import differentiable, evaluating
@@ -47,8 +47,8 @@ class PixelHeat:
     def __init__(self, run: Run, method: str, device: torch.device) -> None:
         if method not in METHODS:
             raise RecipeError(f"no method is called {method!r}", where="--method", advice=f"use {', '.join(METHODS)}")
-        if method != "cam" and importlib.util.find_spec("captum") is None:
-            raise ExtraError("captum is not installed", where=f"--method {method}", advice='pip install "frostline[explain]"')
+        if method != "cam":
+            require("captum", where=f"--method {method}", extra="explain")
         self._model, self._method, self._device = run.model, method, device
         self._cam = heat_of(run) if method == "cam" else None
         if isinstance(self._cam, str):

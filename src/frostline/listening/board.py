@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from frostline.errors import ExtraError
+from frostline._extras import require
 from frostline.fitting import EpochDone, Event, PhaseDone, Planned, Resumed
 
 
@@ -27,8 +26,7 @@ class TensorBoard:
     """
 
     def __init__(self, folder: Path) -> None:
-        if importlib.util.find_spec("tensorboard") is None:
-            raise ExtraError("tensorboard is not installed", where="--log", advice='pip install "frostline[tensorboard]"')
+        require("tensorboard", where="--log", extra="tensorboard")
         self._folder = folder
         self._epochs = 0
 

@@ -127,7 +127,7 @@ def _examined(
         answers=() if judged is None or judged.split != split else tuple(answers(judged.probabilities, judged.labels)),
         missing=0 if judged is None else len(judged.missing),
         layers=_layers(run),
-        epochs=_epochs(folder),
+        epochs=epochs_of(folder),
         depths=depths_of(run, there, kept, on),
         album=album_of(judged, doubts, copies, run.classes, Path(run.recipe.data)),
         contenders=tuple(facts_of(c) for c in side_by_side),
@@ -184,7 +184,12 @@ def _layers(run: Run) -> tuple[LayerRow, ...]:
     return rows(run.model, FreezePlan(selector, run.recipe.batch_norm).resolve(run.model))
 
 
-def _epochs(folder: Path) -> tuple[dict[str, Any], ...]:
+def epochs_of(folder: Path) -> tuple[dict[str, Any], ...]:
+    """One mapping an epoch of a run; none where it has no metrics.
+
+    Raises:
+        RunError: they are damaged.
+    """
     try:
         text = (folder / layout.METRICS).read_text(encoding="utf-8")
         return tuple(cast("dict[str, Any]", json.loads(row)) for row in text.splitlines() if row.strip())

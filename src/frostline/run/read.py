@@ -103,7 +103,7 @@ def read_run(folder: Path, *, offline: bool = False) -> Run:
     """
     layout.check_run(folder)
     recipe = read_recipe(folder / layout.RECIPE)
-    summary = cast("dict[str, Any]", _json(folder / layout.SUMMARY))
+    summary = read_summary(folder)
     classes = tuple(cast("list[str]", _json(folder / layout.LABELS)))
     preprocess = Preprocess.from_settings(cast("dict[str, object]", _json(folder / layout.PREPROCESS)))
     tensors, metadata = _tensors(folder / layout.WEIGHTS)
@@ -130,6 +130,16 @@ def read_run(folder: Path, *, offline: bool = False) -> Run:
         model.opened = replace(model.opened, digest=digest)
     freeze(model, trainable=(), pinned=[n for n, _ in model.named_modules()])
     return Run(folder, recipe, summary, classes, model)
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """What ``summary.json`` of a run holds; nothing else of it is read.
+
+    Raises:
+        RunError: the run is incomplete, or the file is damaged.
+    """
+    layout.check_run(folder)
+    return cast("dict[str, Any]", _json(folder / layout.SUMMARY))
 
 
 def _tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
