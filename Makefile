@@ -16,19 +16,14 @@ SOURCES := $(shell find src -name __pycache__ -prune -o -print) README.md LICENS
 demo: $(VENV)/.package
 	$(BIN)/frostline demo
 
-# A worker that dies ends the suite, and is named with its signal: xdist gives its files to a new one, and then waits for ever. Of what
-# died nobody knows what it would have found (docs/LOG.md, 2026-11-25), so the whole suite is run once more, and has to pass as a whole.
+# A worker that dies ends the suite, and is named with its signal: xdist gives its files to a new one, and then waits for ever.
 PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --max-worker-restart=0
-DIED := .pytest_cache/worker-died
-define suite
-rm -f $(DIED); $(PYTEST) $(1) || { test -e $(DIED) && echo "a worker died: the whole suite is run once more" && $(PYTEST) $(1); }
-endef
 
 test: $(VENV)/.package
-	$(call suite,-m "not slow")
+	$(PYTEST) -m "not slow"
 
 test-all: $(VENV)/.package
-	$(call suite,)
+	$(PYTEST)
 
 lint: $(VENV)/.package
 	$(BIN)/ruff check .

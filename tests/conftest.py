@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import os
 import subprocess
 import sys
@@ -48,19 +46,11 @@ def build():
 '''
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests of the engines first, in a young process: behind 1,500 others in the same one they end in a fault (docs/LOG.md, 2026-11-25)."""
-    items.sort(key=lambda item: item.path.name != "test_engines.py")
-
-
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any, error: object) -> None:
     """Say how a worker of pytest-xdist died: by which signal, and with how much memory left; xdist says neither."""
     if error is not None:
         print(f"\n{node.gateway.id} ended with {exit_status(node.gateway)}; {memory_left()}", flush=True)
-        note = ROOT / ".pytest_cache" / "worker-died"  # make runs the suite once more, for this reason and no other
-        note.parent.mkdir(exist_ok=True)
-        note.write_text(f"{node.gateway.id}\n")
 
 
 def exit_status(gateway: Any) -> str:
@@ -81,15 +71,6 @@ def memory_left() -> str:
         with suppress(OSError):
             lines += [line for line in Path(file).read_text().splitlines() if line.split()[0].strip(":") in names]
     return ", ".join(" ".join(line.split()) for line in lines)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _memory_given_back() -> Iterator[None]:
-    """What the tests of one file allocated is given back to the system before the next file."""
-    yield
-    gc.collect()
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 @pytest.fixture(scope="session")

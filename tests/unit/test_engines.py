@@ -170,6 +170,40 @@ def test_a_remembered_openvino_model_needs_no_network(subject, many, tmp_path):
     assert torch.equal(choose_engine(blind, many, tmp_path).run(x)[0], chosen.run(x)[0])
 
 
+SIGNALLED = """
+import ctypes, signal
+from pathlib import Path
+import torch
+from torch import nn
+from frostline.features import _openvino
+
+class Stack(ctypes.Structure):
+    _fields_ = [("start", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t)]
+
+x = torch.zeros(4, 3, 8, 8)
+first, second = (_openvino.compiled(_openvino.convert(nn.ReLU(), x, recorded_on=1), "fp32") for _ in range(2))
+first(x), second(x)
+del first
+del second
+stack = Stack()
+ctypes.CDLL(None).sigaltstack(None, ctypes.byref(stack))
+start = stack.start or 0
+ranges = [[int(end, 16) for end in line.split()[0].split("-")] for line in Path("/proc/self/maps").read_text().splitlines()]
+assert any(low <= start and start + stack.size <= high for low, high in ranges) or stack.flags == 2, hex(start)
+came = []
+signal.signal(signal.SIGUSR1, lambda *_: came.append(1))
+signal.raise_signal(signal.SIGUSR1)
+assert came
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="signal stacks are moved on Linux only")
+def test_signals_have_a_stack_after_engines_came_and_went():
+    pytest.importorskip("openvino")
+    done = subprocess.run([sys.executable, "-c", SIGNALLED], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, (done.returncode, done.stderr)
+
+
 @pytest.mark.parametrize("name", ["model.bin", "model.xml", "probe.safetensors", "engine.json"])
 def test_a_damaged_engine_is_made_anew(subject, many, tmp_path, name):
     pytest.importorskip("openvino")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -101,12 +103,12 @@ def test_a_gain_is_told_from_noise_image_by_image():
     labels = torch.tensor([0, 0, 1, 1] * 10)
     flat = torch.zeros(40, 2)
     better = nn.functional.one_hot(labels, 2).float()
-    sure = gain_of(flat, better, labels)
+    sure = gain_of(flat, flat, better, labels)
     assert sure.sure
     assert (sure.repaired, sure.broken) == (20, 0)
     assert sure.chance == mcnemar(20, 0)
     assert sure.loss == pytest.approx(float(nn.functional.cross_entropy(flat, labels) - nn.functional.cross_entropy(better, labels)))
-    noise = gain_of(flat, torch.where(torch.arange(40)[:, None] < 26, better, -better), labels)
+    noise = gain_of(flat, flat, torch.where(torch.arange(40)[:, None] < 26, better, -better), labels)
     assert not noise.sure
     assert another_step("a", sure, kept=True)[0]
     assert not another_step("a", noise, kept=False)[0]
@@ -114,6 +116,24 @@ def test_a_gain_is_told_from_noise_image_by_image():
     assert not another_step("a", sure, kept=False)[0]
     assert "undone" in another_step("a", sure, kept=False)[1]
     assert another_step("a", None, kept=True)[0]
+
+
+def test_small_gains_add_up_and_a_step_back_is_never_one():
+    labels = torch.zeros(40, dtype=torch.long)
+    uneven = torch.stack([torch.linspace(-1, 1, 40), torch.zeros(40)], 1)
+    right = nn.functional.one_hot(labels, 2).float()
+    little = right + 0.05 * uneven + 0.001 * right
+    step, first = gain_of(torch.zeros(40, 2), right, little, labels), gain_of(right, right, little, labels)
+    assert 0 < step.loss < step.error
+    assert (step.loss, step.error) == (first.loss, first.error) == (first.total, first.total_error)
+    assert step.sure
+    assert not first.sure
+    assert step.total == pytest.approx(float(math.log(2) - nn.functional.cross_entropy(little, labels)))
+    assert "since the linear probe by" in str(step)
+    assert "since" not in str(first)
+    back = gain_of(torch.zeros(40, 2), little, right, labels)
+    assert back.total > back.total_error
+    assert not back.sure
 
 
 def test_baselines_of_a_training(tiny, images, tmp_path):

@@ -186,6 +186,7 @@ def test_wise_mixes_with_the_weights_before_and_never_ends_above_either(tiny, se
 SITUATIONS = {
     "head": ("plain", "none", Options()),
     "across an unfreeze": ("lp-ft", "last:1", Options(wise=True, l2_sp=0.01)),
+    "three phases": ([Phase("probe", FreezePlan()), Phase("one", FreezePlan("last:1")), Phase("all", FreezePlan("all"))], "all", Options()),
     "everything on": (
         "gradual",
         "last:2",
@@ -222,20 +223,24 @@ def test_resumed_at_every_step_equals_uninterrupted_to_the_last_bit(tiny, sets, 
         elif not isinstance(event, FeatureProgress):
             others.append(event)
     whole, losses = model.state_dict(), [e.val_loss for e in others if isinstance(e, EpochDone)]
-    assert len(steps) == {"head": 6, "across an unfreeze": 12, "everything on": 12}[situation]
+    gains = [e.gain for e in others if isinstance(e, PhaseDone)]
+    assert len(steps) == {"head": 6, "across an unfreeze": 12, "three phases": 18, "everything on": 12}[situation]
     for number, snapshot in enumerate(steps):
         write_checkpoint(tmp_path / "run", Checkpoint(snapshot, [], [], number))
         read, passed_over = read_checkpoint(tmp_path / "run")
         assert not passed_over
         again, rest = started(read.snapshot)
-        later, tail = [], []
+        later, tail, told = [], [], []
         for event in rest:
             if isinstance(event, StepDone):
                 later.append(event.snapshot())
+            elif isinstance(event, PhaseDone):
+                told.append(event.gain)
             elif isinstance(event, EpochDone):
                 tail.append(event.val_loss)
         assert all(torch.equal(whole[n], t) for n, t in again.state_dict().items())
         assert losses[len(losses) - len(tail) :] == tail
+        assert gains[len(gains) - len(told) :] == told
         assert len(later) == len(steps) - number - 1
         for ours, theirs in zip(later, steps[number + 1 :], strict=True):
             assert ours.facts == theirs.facts

@@ -5,6 +5,7 @@ OpenVINO's ``convert_model`` is not used: it reports its use. What it does is do
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import warnings
 from pathlib import Path
@@ -37,6 +38,19 @@ def version() -> str:
 def identity() -> str:
     """What the last bits of its results depend on."""
     return f"{version()} by {AT_ONCE}"
+
+
+@functools.cache
+def core() -> Any:
+    """OpenVINO's ``Core``: one, and kept as long as the process lives.
+
+    Its CPU plugin moves the signal stack of the thread that makes it, and in its destructor moves it back: to that of another plugin
+    that may be gone, where several are not destroyed in the reverse of their order. The next signal then writes into whatever has come
+    to lie there, or ends the process without a word (docs/LOG.md, 2026-11-25).
+    """
+    import openvino
+
+    return cast("Any", openvino).Core()
 
 
 def convert(body: nn.Module, images: torch.Tensor, *, recorded_on: int) -> Any:
@@ -74,14 +88,12 @@ class _Bare(nn.Module):
 
 def compiled(model: Any, precision: str) -> Run:
     """A converted model, ready to run on the CPU."""
-    import openvino
-
     settings = {
         "INFERENCE_PRECISION_HINT": _HINT[precision],
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "PERFORMANCE_HINT": "LATENCY",
     }
-    ready = cast("Any", openvino).Core().compile_model(model, "CPU", settings)
+    ready = core().compile_model(model, "CPU", settings)
 
     def run(images: torch.Tensor) -> Crossing:
         parts: list[list[torch.Tensor]] = []
@@ -102,6 +114,4 @@ def save(model: Any, path: Path) -> None:
 
 def load(path: Path, precision: str) -> Run:
     """What :func:`save` wrote, ready to run."""
-    import openvino
-
-    return compiled(cast("Any", openvino).Core().read_model(str(path)), precision)
+    return compiled(core().read_model(str(path)), precision)

@@ -9,7 +9,9 @@ import torch
 from frostline.fitting.metrics import mcnemar
 
 ERRORS = 1.0
-"""Standard errors that the fall of the loss must be above zero for a step to be kept, and another one taken."""
+"""Standard errors that the fall of the loss since the linear probe must be above zero for a step to be kept, and another one taken.
+
+Of the fall since the probe, not since the step before: steps that gain a little each are one gain (docs/LOG.md, 2026-11-25)."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,8 @@ class Gain:
         repaired: images that were labelled wrong before and right after it.
         broken: the reverse.
         chance: probability of so great a difference between the two by chance alone (McNemar 1947, exact).
+        total: mean fall of the log loss since the linear probe.
+        total_error: standard error of that mean.
     """
 
     loss: float
@@ -29,28 +33,36 @@ class Gain:
     repaired: int
     broken: int
     chance: float
+    total: float
+    total_error: float
 
     @property
     def sure(self) -> bool:
-        """Whether the loss fell by more than its noise."""
-        return self.loss > ERRORS * self.error
+        """Whether the loss fell, and by more than its noise since the linear probe."""
+        return self.loss > 0 and self.total > ERRORS * self.total_error
 
     def __str__(self) -> str:
         sign = "fell" if self.loss >= 0 else "rose"
+        first = (self.loss, self.error) == (self.total, self.total_error)
+        total = "" if first else f", since the linear probe by {self.total:.4f} ({self.total_error:.4f})"
         return (
-            f"validation loss {sign} by {abs(self.loss):.4f} (standard error {self.error:.4f}), {self.repaired} images repaired and "
+            f"validation loss {sign} by {abs(self.loss):.4f} (standard error {self.error:.4f}){total}, {self.repaired} images repaired and "
             f"{self.broken} broken (by chance alone: {self.chance:.0%})"
         )
 
 
-def gain_of(before: torch.Tensor, after: torch.Tensor, labels: torch.Tensor) -> Gain:
-    """Compare two sets of logits ``(N, classes)`` of the same images, ``(N,)`` labels."""
-    losses = [torch.nn.functional.cross_entropy(logits.double(), labels, reduction="none") for logits in (before, after)]
-    fall = losses[0] - losses[1]
+def gain_of(probe: torch.Tensor, before: torch.Tensor, after: torch.Tensor, labels: torch.Tensor) -> Gain:
+    """Compare logits ``(N, classes)`` of the same images, ``(N,)`` labels: of the linear probe, and before and after a phase."""
+    losses = [torch.nn.functional.cross_entropy(logits.double(), labels, reduction="none") for logits in (probe, before, after)]
     rights = [logits.argmax(1) == labels for logits in (before, after)]
     repaired, broken = int((~rights[0] & rights[1]).sum()), int((rights[0] & ~rights[1]).sum())
-    error = float(fall.std() / len(fall) ** 0.5) if len(fall) > 1 else float("inf")
-    return Gain(float(fall.mean()), error, repaired, broken, mcnemar(repaired, broken))
+    return Gain(*_mean(losses[1] - losses[2]), repaired, broken, mcnemar(repaired, broken), *_mean(losses[0] - losses[2]))
+
+
+def _mean(falls: torch.Tensor) -> tuple[float, float]:
+    """Mean and standard error."""
+    error = float(falls.std() / len(falls) ** 0.5) if len(falls) > 1 else float("inf")
+    return float(falls.mean()), error
 
 
 def another_step(phase: str, gain: Gain | None, *, kept: bool) -> tuple[bool, str]:

@@ -107,7 +107,7 @@ def fit(
         phases = phases_of(strategy, plan, model.backbone)
         plans = [phase.plan.resolve(model) for phase in phases]
         job = Job(model, device, compute, given, len(phases), len(images.train), originals(model, plans))
-        ledger = Ledger() if resume is None else Ledger.of(resume.facts["ledger"])
+        ledger = Ledger() if resume is None else Ledger.of(resume)
         trained = yield from _run(job, phases, images, ledger, resume, ready)
         yield _finished(job, trained, ledger, plans[ledger.kept])
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+
+import torch
 
 from frostline.errors import RunError
+from frostline.fitting.snapshot import Snapshot, copies
 from frostline.freeze.audit import Audit
 
 
@@ -27,6 +29,7 @@ class Ledger:
         still: trainable tensors that did not move.
         decisions: what ``auto`` decided after each phase, in words.
         over: whether it decided to end.
+        probe: logits of the validation images before the second phase, which later ones are held against as well; None before.
     """
 
     phase: int = 0
@@ -41,15 +44,23 @@ class Ledger:
     still: list[str] = field(default_factory=list[str])
     decisions: list[str] = field(default_factory=list[str])
     over: bool = False
+    probe: torch.Tensor | None = None
 
-    def facts(self) -> dict[str, Any]:
-        """As plain JSON values; ``Ledger(**facts)`` is the reverse. Wall time is left out: it is no part of the state."""
-        return {n: list(v) if isinstance(v, list) else v for n, v in vars(self).items() if n != "seconds"}
+    def snapshot(self) -> Snapshot:
+        """A copy of it; :meth:`of` is the reverse. Wall time is left out: it is no part of the state."""
+        facts = {n: list(v) if isinstance(v, list) else v for n, v in vars(self).items() if n not in ("seconds", "probe")}
+        return Snapshot({"ledger": facts}, {} if self.probe is None else copies({"logits": self.probe}, "probe"))
 
     @staticmethod
-    def of(facts: Mapping[str, Any]) -> Ledger:
-        """The reverse of :meth:`facts`."""
-        return Ledger(**facts)
+    def of(snapshot: Snapshot) -> Ledger:
+        """As it was when the snapshot was taken."""
+        return Ledger(**snapshot.facts["ledger"], probe=snapshot.part("probe").get("logits"))
+
+    def held_against(self, before: torch.Tensor) -> torch.Tensor:
+        """The logits of the linear probe: those before the phase under way, where it is the first that has any."""
+        if self.probe is None:
+            self.probe = before
+        return self.probe
 
     def touch(self, names: Sequence[str]) -> None:
         """A phase begins that may change these tensors."""

@@ -172,13 +172,13 @@ def run_phase(
     if model.head_spec.solved and isinstance(model.head, LinearHead):
         yield from solve_phase(task, model.head, model.head_spec, job.given.solution, progress)
     else:
-        yield from train(task, optimizer, progress, partial(_snapshot, ledger.facts(), held, start, optimizer))
+        yield from train(task, optimizer, progress, partial(_snapshot, ledger.snapshot(), held, start, optimizer))
     loss, alpha, diverged = progress.best_loss, None, not progress.best_epoch
     if job.given.options.wise and number and sources.val is not None and not diverged:
         alpha, loss = _mix(task, inside, start)
     proof = audit(before, fingerprint(model, resolved))
     proof.check()
-    gain = None if judged_before is None else gain_of(judged_before, *_judged(parts, sources.val, eval_batch))
+    gain = None if judged_before is None else _gain(ledger, judged_before, *_judged(parts, sources.val, eval_batch))
     kept = not diverged and (ledger.val_loss is None or loss is None or loss < ledger.val_loss)
     kept = kept and (gain is None or gain.sure or not job.given.auto)
     if not kept:
@@ -188,7 +188,7 @@ def run_phase(
     done = progress.best_epoch, progress.epoch, ledger.val_loss, loss
     ledger.close(kept, progress.best_epoch, progress.epoch, loss, proof)
     last, why = _decide(job, phase.name, ledger, gain, kept=kept, late=clock.too_late_for_another())
-    between = partial(_between_phases, ledger.facts(), held)
+    between = partial(_between_phases, ledger.snapshot(), held)
     yield PhaseDone(phase.name, kept, *done, alpha, gain, proof, seconds, last, why, between)
     return Trained(parts.suffix, sources, images, eval_batch)
 
@@ -227,6 +227,10 @@ def _judged(parts: Split, val: Source | None, eval_batch: int) -> tuple[torch.Te
     """Logits and labels of the validation images; there are some."""
     assert val is not None
     return logits_of(parts.suffix, val, eval_batch), val.labels.cpu()
+
+
+def _gain(ledger: Ledger, before: torch.Tensor, after: torch.Tensor, labels: torch.Tensor) -> Gain:
+    return gain_of(ledger.held_against(before), before, after, labels)
 
 
 def _eval_batch(parts: Split) -> int:
@@ -318,15 +322,12 @@ def _mix(task: Task, inside: dict[str, torch.Tensor], start: Mapping[str, torch.
 
 
 def _snapshot(
-    facts: Mapping[str, object],
-    held: Mapping[str, torch.Tensor],
-    start: Mapping[str, torch.Tensor],
-    optimizer: AdamW,
-    progress: Progress,
+    ledger: Snapshot, held: Mapping[str, torch.Tensor], start: Mapping[str, torch.Tensor], optimizer: AdamW, progress: Progress
 ) -> Snapshot:
     tensors = copies(held, "model") | copies(start, "start") | copies(progress.best, "best") | copies(progress.average, "average")
-    return Snapshot({"ledger": facts, "progress": progress.facts()}, tensors | copies(state_by_name(optimizer), "optimizer"))
+    tensors |= copies(state_by_name(optimizer), "optimizer")
+    return Snapshot({**ledger.facts, "progress": progress.facts()}, {**ledger.tensors, **tensors})
 
 
-def _between_phases(facts: Mapping[str, object], held: Mapping[str, torch.Tensor]) -> Snapshot:
-    return Snapshot({"ledger": facts}, copies(held, "start"))
+def _between_phases(ledger: Snapshot, held: Mapping[str, torch.Tensor]) -> Snapshot:
+    return Snapshot(ledger.facts, {**ledger.tensors, **copies(held, "start")})

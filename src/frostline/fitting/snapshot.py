@@ -22,7 +22,7 @@ class Snapshot:
     tensors: Mapping[str, torch.Tensor]
 
     def part(self, prefix: str) -> dict[str, torch.Tensor]:
-        """The tensors below a name: ``model``, ``best``, ``start``, ``average``, ``optimizer``."""
+        """The tensors below a name: ``model``, ``best``, ``start``, ``average``, ``optimizer``, ``probe``."""
         return {n.removeprefix(f"{prefix}/"): t for n, t in self.tensors.items() if n.startswith(f"{prefix}/")}
 
 
