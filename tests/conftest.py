@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from zygote import Zygote
+
 ROOT = Path(__file__).parent.parent
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before any test imports onnxruntime
 
@@ -152,12 +154,29 @@ def tiny(tiny_module: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], obj
 
 
 @pytest.fixture(scope="session")
-def frostline(cache: Path, tiny_module: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs the installed command as a person would, offline, in the folder ``cwd``."""
-    environment = {**os.environ, "PYTHONPATH": str(tiny_module), "COLUMNS": "200"}
+def anew(cache: Path, tiny_module: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs the installed command as a person would, offline, in the folder ``cwd``, from its very beginning."""
 
     def run(*arguments: object, cwd: Path | None = None, timeout: float = 300) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "frostline", *map(str, arguments)]
+        environment = {**os.environ, **shown_in(tiny_module)}
         return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd or cache, timeout=timeout)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def frostline(cache: Path, tiny_module: Path) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
+    """The same, forked from a process that has imported torch already."""
+    zygote = Zygote({**os.environ, **shown_in(tiny_module)})
+
+    def run(*arguments: object, cwd: Path | None = None, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+        return zygote.run([str(a) for a in arguments], cwd or cache, timeout)
+
+    yield run
+    zygote.close()
+
+
+def shown_in(tiny_module: Path) -> dict[str, str]:
+    """What a command sees: the tiny network, and a terminal that is wide enough."""
+    return {"PYTHONPATH": str(tiny_module), "COLUMNS": "200"}

@@ -6,8 +6,9 @@ Every check takes a source text and gives the lines that break the rule, so that
 from __future__ import annotations
 
 import ast
+import functools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
@@ -23,7 +24,8 @@ LOADS = {
 }
 
 
-def full_names(text: str) -> Iterator[tuple[ast.expr, str]]:
+@functools.cache
+def full_names(text: str) -> list[tuple[ast.expr, str]]:
     """Every name and attribute of a text with its dotted name, imports under other names resolved; ``?`` is some other value."""
     tree = ast.parse(text)
     real: dict[str, str] = {}
@@ -38,19 +40,16 @@ def full_names(text: str) -> Iterator[tuple[ast.expr, str]]:
             return real.get(node.id, node.id)
         return f"{name_of(node.value)}.{node.attr}" if isinstance(node, ast.Attribute) else "?"
 
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Name | ast.Attribute):
-            yield node, name_of(node)
+    return [(node, name_of(node)) for node in ast.walk(tree) if isinstance(node, ast.Name | ast.Attribute)]
 
 
-def calls(text: str) -> Iterator[tuple[ast.Call, str]]:
+@functools.cache
+def calls(text: str) -> list[tuple[ast.Call, str]]:
     """Every call of a text with the dotted name of what is called."""
     tree = ast.parse(text)
     names = {(n.lineno, n.col_offset, n.end_lineno, n.end_col_offset): name for n, name in full_names(text)}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call):
-            f = node.func
-            yield node, names.get((f.lineno, f.col_offset, f.end_lineno, f.end_col_offset), "?")
+    found = [(node, node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    return [(node, names.get((f.lineno, f.col_offset, f.end_lineno, f.end_col_offset), "?")) for node, f in found]
 
 
 def constant(node: ast.expr | None) -> object:

@@ -94,21 +94,21 @@ def test_no_length_of_time(frostline, split_images, words):
     assert len(ran.stderr.strip().splitlines()) == 1
 
 
-def test_too_short_a_budget_says_what_there_would_be_time_for(frostline, split_images, tmp_path):
-    ran = frostline("train", split_images, *TINY, "--budget", "0.1s", "--out", tmp_path / "run")
+def test_too_short_a_budget_says_what_there_would_be_time_for(anew, split_images, tmp_path):
+    ran = anew("train", split_images, *TINY, "--budget", "0.1s", "--out", tmp_path / "run")
     assert ran.returncode == 2
     assert "a head on the frozen backbone needs about" in ran.stderr
     assert not (tmp_path / "run" / "summary.json").exists()
 
 
-def test_a_budget_ends_training_with_a_usable_model(frostline, split_images, tmp_path):
+def test_a_budget_ends_training_with_a_usable_model(anew, split_images, tmp_path):
     flags = ("--unfreeze", "all", "--epochs", "100000", "--budget", "15s")
-    ran = frostline("train", split_images, *TINY, *flags, "--out", tmp_path / "run", "--json")
+    ran = anew("train", split_images, *TINY, *flags, "--out", tmp_path / "run", "--json")
     assert ran.returncode == 0, ran.stderr
     told = json.loads(ran.stdout)
     assert told["epochs_run"] < 100000
     assert told["seconds"]["total"] < 60  # a machine under load is late, but not for a hundred thousand epochs
-    assert frostline("predict", tmp_path / "run", split_images / "test" / "green" / "000.png").returncode == 0
+    assert anew("predict", tmp_path / "run", split_images / "test" / "green" / "000.png").returncode == 0
 
 
 def test_nested_cross_validation_judges_every_image_once(frostline, images, tmp_path):

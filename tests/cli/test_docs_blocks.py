@@ -83,8 +83,8 @@ def test_quick_pages(page, folder, frostline):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", SLOW)
-def test_slow_pages(page, folder, frostline):
-    check(page, folder, frostline)
+def test_slow_pages(page, folder, anew):
+    check(page, folder, anew)
 
 
 def test_every_page_is_run_or_shows_nothing():

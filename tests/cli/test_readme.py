@@ -30,14 +30,15 @@ def test_python_blocks(folder):
     assert [n for n, p in network.named_parameters() if p.requires_grad] == ["fc.weight", "fc.bias"]
 
 
-def test_command_lines(folder, frostline):
+@pytest.mark.slow
+def test_command_lines(folder, anew):
     assert {line.split()[1] for line in command_lines(README) if line.startswith("frostline")} >= {
         "train",
         "evaluate",
         "predict",
         "inspect",
     }
-    assert broken_lines(README, folder, frostline) == []
+    assert broken_lines(README, folder, anew) == []
     assert all((run / "summary.json").is_file() for run in (folder / "runs").iterdir())
 
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
 from PIL import Image
@@ -19,17 +20,13 @@ SLOW = ("--backbone", "tiny_net:build", "--strategy", "gradual", "--unfreeze", "
 
 
 @pytest.fixture(scope="module")
-def environment(tiny_module, tmp_path_factory):
-    return {**os.environ, "FROSTLINE_HOME": str(tmp_path_factory.mktemp("cache")), "PYTHONPATH": str(tiny_module)}
+def environment(tiny_module):
+    return {**os.environ, "PYTHONPATH": str(tiny_module)}
 
 
 @pytest.fixture(scope="module")
-def run(environment):
-    def run(*arguments):
-        command = [sys.executable, "-m", "frostline", "train", *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
-
-    return run
+def run(frostline):
+    return partial(frostline, "train")
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +53,15 @@ def epochs(folder):
     return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
-@pytest.mark.parametrize("until", ["phase 1", "phase 3"])
+@pytest.mark.parametrize(
+    ("number", "code", "until"),
+    [
+        (signal.SIGINT, 130, "phase 1"),
+        (signal.SIGTERM, 75, "phase 3"),
+        pytest.param(signal.SIGTERM, 75, "phase 1", marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, 130, "phase 3", marks=pytest.mark.slow),
+    ],
+)
 def test_a_signal_writes_a_checkpoint_and_resuming_gives_the_same_bytes(environment, run, images, whole, tmp_path, number, code, until):
     folder = tmp_path / "run"
     process = begun(environment, images, folder, until)

@@ -26,11 +26,11 @@ def test_onnxruntime_is_told_before_it_is_imported(tmp_path):
 
 
 @pytest.mark.slow
-def test_an_export_to_onnx_reports_nothing(frostline, images, tmp_path, tiny_module, monkeypatch):
+def test_an_export_to_onnx_reports_nothing(anew, images, tmp_path, tiny_module, monkeypatch):
     pytest.importorskip("onnxruntime")
     monkeypatch.setenv("PYTHONPATH", str(tiny_module))
     run = tmp_path / "run"
-    assert frostline("train", images, "--backbone", "tiny_net:build", "--epochs", "1", "--out", run).returncode == 0
+    assert anew("train", images, "--backbone", "tiny_net:build", "--epochs", "1", "--out", run).returncode == 0
     (tmp_path / "home").mkdir()
     assert not reported([sys.executable, "-m", "frostline", "export", str(run), "--format", "onnx"], tmp_path / "home")
     assert (run / "export-onnx" / "model.onnx").is_file()

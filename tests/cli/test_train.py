@@ -224,25 +224,25 @@ def test_signals(number, code, images, tiny_module, tmp_path):
     assert "Traceback" not in rest
 
 
-def test_ants_and_bees(frostline, hymenoptera, tmp_path):
+def test_ants_and_bees(anew, hymenoptera, tmp_path):
     """The numbers that the first issue asks for, on the real images."""
-    first = json.loads(frostline("train", hymenoptera, "--json", "--out", tmp_path / "a").stdout)
+    first = json.loads(anew("train", hymenoptera, "--json", "--out", tmp_path / "a").stdout)
     assert first["val"]["n"] == 153
     assert first["val"]["accuracy"] >= 0.93
     assert first["train"]["n"] == 245  # 244 JPEGs and the placeholder GIF, which decodes
     assert first["images_skipped"] == []
     assert first["audit"]["frozen_unchanged"]
     assert first["audit"]["trainable_moved"]
-    second = json.loads(frostline("train", hymenoptera, "--json", "--out", tmp_path / "b").stdout)
+    second = json.loads(anew("train", hymenoptera, "--json", "--out", tmp_path / "b").stdout)
     assert second["cache"]["hit"] is True
     assert (tmp_path / "a" / "model.safetensors").read_bytes() == (tmp_path / "b" / "model.safetensors").read_bytes()
-    scores = json.loads(frostline("evaluate", tmp_path / "a", hymenoptera / "val", "--json").stdout)
+    scores = json.loads(anew("evaluate", tmp_path / "a", hymenoptera / "val", "--json").stdout)
     assert scores["accuracy"] == first["val"]["accuracy"]
     assert (tmp_path / "a" / "model.safetensors").stat().st_size < 100_000
 
 
-def test_demo(frostline, tmp_path):
-    said = json.loads(frostline("demo", "--json", "--out", tmp_path / "demo", cwd=tmp_path).stdout)
+def test_demo(anew, tmp_path):
+    said = json.loads(anew("demo", "--json", "--out", tmp_path / "demo", cwd=tmp_path).stdout)
     assert said["test"]["n"] == 359
     assert said["test"]["accuracy"] >= 0.93
     assert said["evaluated"]["accuracy"] == said["test"]["accuracy"]
