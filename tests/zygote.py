@@ -37,8 +37,10 @@ class Zygote:
             if not select.select([answers], [], [], timeout)[0]:
                 self.close()
                 raise subprocess.TimeoutExpired(arguments, timeout)
+            answer = answers.readline()
+            assert answer, f"the process that forks commands ended with {self._process.wait()}: see the error of the test before"
             out, err = (Path(file).read_text() for file in files)
-            return subprocess.CompletedProcess(arguments, int(answers.readline()), out, err)
+            return subprocess.CompletedProcess(arguments, int(answer), out, err)
 
     def close(self) -> None:
         """End the process, and the command under way."""

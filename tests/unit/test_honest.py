@@ -13,7 +13,7 @@ from torch import nn
 
 from frostline import Compute, Finished, FreezePlan, ImageSet, TransferModel, fit
 from frostline.data import ensure_splits, read_data
-from frostline.fitting.auto import another_step, gain_of
+from frostline.fitting.auto import another_step, gain_of, losses_of
 from frostline.fitting.baselines import baselines_of, nearest_classes
 from frostline.fitting.calibrate import FEWEST, RANGE, calibrated, fit_temperature
 from frostline.fitting.metrics import mcnemar, score
@@ -103,12 +103,13 @@ def test_a_gain_is_told_from_noise_image_by_image():
     labels = torch.tensor([0, 0, 1, 1] * 10)
     flat = torch.zeros(40, 2)
     better = nn.functional.one_hot(labels, 2).float()
-    sure = gain_of(flat, flat, better, labels)
+    probe = losses_of(flat, labels)
+    sure = gain_of(probe, flat, better, labels)
     assert sure.sure
     assert (sure.repaired, sure.broken) == (20, 0)
     assert sure.chance == mcnemar(20, 0)
     assert sure.loss == pytest.approx(float(nn.functional.cross_entropy(flat, labels) - nn.functional.cross_entropy(better, labels)))
-    noise = gain_of(flat, flat, torch.where(torch.arange(40)[:, None] < 26, better, -better), labels)
+    noise = gain_of(probe, flat, torch.where(torch.arange(40)[:, None] < 26, better, -better), labels)
     assert not noise.sure
     assert another_step("a", sure, kept=True)[0]
     assert not another_step("a", noise, kept=False)[0]
@@ -123,7 +124,8 @@ def test_small_gains_add_up_and_a_step_back_is_never_one():
     uneven = torch.stack([torch.linspace(-1, 1, 40), torch.zeros(40)], 1)
     right = nn.functional.one_hot(labels, 2).float()
     little = right + 0.05 * uneven + 0.001 * right
-    step, first = gain_of(torch.zeros(40, 2), right, little, labels), gain_of(right, right, little, labels)
+    probe = losses_of(torch.zeros(40, 2), labels)
+    step, first = gain_of(probe, right, little, labels), gain_of(losses_of(right, labels), right, little, labels)
     assert 0 < step.loss < step.error
     assert (step.loss, step.error) == (first.loss, first.error) == (first.total, first.total_error)
     assert step.sure
@@ -131,7 +133,7 @@ def test_small_gains_add_up_and_a_step_back_is_never_one():
     assert step.total == pytest.approx(float(math.log(2) - nn.functional.cross_entropy(little, labels)))
     assert "since the linear probe by" in str(step)
     assert "since" not in str(first)
-    back = gain_of(torch.zeros(40, 2), little, right, labels)
+    back = gain_of(probe, little, right, labels)
     assert back.total > back.total_error
     assert not back.sure
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
+import threading
 import warnings
 from pathlib import Path
 from typing import Any, cast
@@ -40,7 +41,9 @@ def identity() -> str:
     return f"{version()} by {AT_ONCE}"
 
 
-@functools.cache
+_MAKING = threading.Lock()
+
+
 def core() -> Any:
     """OpenVINO's ``Core``: one, and kept as long as the process lives.
 
@@ -48,6 +51,12 @@ def core() -> Any:
     that may be gone, where several are not destroyed in the reverse of their order. The next signal then writes into whatever has come
     to lie there, or ends the process without a word (docs/LOG.md, 2026-11-25).
     """
+    with _MAKING:
+        return _core()
+
+
+@functools.cache
+def _core() -> Any:
     import openvino
 
     return cast("Any", openvino).Core()

@@ -51,12 +51,20 @@ class Gain:
         )
 
 
+def losses_of(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Log loss of each image ``(N,)``, from logits ``(N, classes)`` and ``(N,)`` labels."""
+    return torch.nn.functional.cross_entropy(logits.double(), labels, reduction="none")
+
+
 def gain_of(probe: torch.Tensor, before: torch.Tensor, after: torch.Tensor, labels: torch.Tensor) -> Gain:
-    """Compare logits ``(N, classes)`` of the same images, ``(N,)`` labels: of the linear probe, and before and after a phase."""
-    losses = [torch.nn.functional.cross_entropy(logits.double(), labels, reduction="none") for logits in (probe, before, after)]
+    """Compare logits ``(N, classes)`` of the same images before and after a phase.
+
+    ``probe``: what :func:`losses_of` gives for the linear probe.
+    """
+    losses = [losses_of(logits, labels) for logits in (before, after)]
     rights = [logits.argmax(1) == labels for logits in (before, after)]
     repaired, broken = int((~rights[0] & rights[1]).sum()), int((rights[0] & ~rights[1]).sum())
-    return Gain(*_mean(losses[1] - losses[2]), repaired, broken, mcnemar(repaired, broken), *_mean(losses[0] - losses[2]))
+    return Gain(*_mean(losses[0] - losses[1]), repaired, broken, mcnemar(repaired, broken), *_mean(probe - losses[1]))
 
 
 def _mean(falls: torch.Tensor) -> tuple[float, float]:

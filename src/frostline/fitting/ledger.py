@@ -29,7 +29,7 @@ class Ledger:
         still: trainable tensors that did not move.
         decisions: what ``auto`` decided after each phase, in words.
         over: whether it decided to end.
-        probe: logits of the validation images before the second phase, which later ones are held against as well; None before.
+        probe: log loss of each validation image before the second phase, which later ones are held against as well; None before.
     """
 
     phase: int = 0
@@ -49,18 +49,12 @@ class Ledger:
     def snapshot(self) -> Snapshot:
         """A copy of it; :meth:`of` is the reverse. Wall time is left out: it is no part of the state."""
         facts = {n: list(v) if isinstance(v, list) else v for n, v in vars(self).items() if n not in ("seconds", "probe")}
-        return Snapshot({"ledger": facts}, {} if self.probe is None else copies({"logits": self.probe}, "probe"))
+        return Snapshot({"ledger": facts}, {} if self.probe is None else copies({"losses": self.probe}, "probe"))
 
     @staticmethod
     def of(snapshot: Snapshot) -> Ledger:
         """As it was when the snapshot was taken."""
-        return Ledger(**snapshot.facts["ledger"], probe=snapshot.part("probe").get("logits"))
-
-    def held_against(self, before: torch.Tensor) -> torch.Tensor:
-        """The logits of the linear probe: those before the phase under way, where it is the first that has any."""
-        if self.probe is None:
-            self.probe = before
-        return self.probe
+        return Ledger(**snapshot.facts["ledger"], probe=snapshot.part("probe").get("losses"))
 
     def touch(self, names: Sequence[str]) -> None:
         """A phase begins that may change these tensors."""

@@ -14,7 +14,7 @@ from frostline.backbone.tap import recorded_inputs
 from frostline.data.views import Views
 from frostline.features.extract import Prefix
 from frostline.fitting.adamw import AdamW
-from frostline.fitting.auto import Gain, another_step, gain_of
+from frostline.fitting.auto import Gain, another_step, gain_of, losses_of
 from frostline.fitting.budget import Budget, Clock
 from frostline.fitting.candidates import Judged
 from frostline.fitting.events import Event, PhaseDone, Planned
@@ -230,7 +230,10 @@ def _judged(parts: Split, val: Source | None, eval_batch: int) -> tuple[torch.Te
 
 
 def _gain(ledger: Ledger, before: torch.Tensor, after: torch.Tensor, labels: torch.Tensor) -> Gain:
-    return gain_of(ledger.held_against(before), before, after, labels)
+    """Of a phase; the first that has one before it finds the linear probe."""
+    if ledger.probe is None:
+        ledger.probe = losses_of(before, labels)
+    return gain_of(ledger.probe, before, after, labels)
 
 
 def _eval_batch(parts: Split) -> int:
