@@ -125,7 +125,7 @@ def _start(job: dict[str, Any], crop: Crop) -> Ahead | None:
     except OSError:
         return None
     try:
-        # -P: what lies in the user's folder is never imported. A session of its own: an interrupt is for this process to answer.
+        # -P: what lies in the user's folder is never imported. A group of its own: an interrupt is for this process to answer.
         command = [sys.executable, "-P", "-m", "frostline.ahead", json.dumps({**job, "memory": memory, "index": told})]
         process = subprocess.Popen(
             command,
@@ -133,7 +133,7 @@ def _start(job: dict[str, Any], crop: Crop) -> Ahead | None:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            start_new_session=True,
+            process_group=0,
         )
     except OSError:
         os.close(memory)
@@ -198,5 +198,6 @@ def decode_ahead(job: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
+    os.nice(19)  # what the other process leaves: its parallel operations would wait for a processor that this one holds
     with contextlib.suppress(FrostlineError, BrokenPipeError):
         decode_ahead(json.loads(sys.argv[1]))

@@ -108,6 +108,19 @@ def test_a_process_that_died_leaves_all_to_be_decoded_here(pictures):
             assert found is None or np.array_equal(found, CROP.of(load_image(path)))
 
 
+def test_it_takes_only_what_others_leave_and_no_interrupt(pictures):
+    """A lower priority counts within a session only: the kernel shares processors between sessions first."""
+    with decoding_ahead(pictures[0].parent.parent, None, None, None, None):
+        assert ahead._ahead is not None
+        child = ahead._ahead.process.pid
+        until = time.monotonic() + 20
+        while os.getpriority(os.PRIO_PROCESS, child) != 19 and time.monotonic() < until:
+            time.sleep(0.005)
+        assert os.getpriority(os.PRIO_PROCESS, child) == 19
+        assert os.getsid(child) == os.getsid(0)
+        assert os.getpgid(child) == child
+
+
 def test_it_ends_with_the_process_that_wanted_it(pictures):
     """Its pipe is full sooner or later, or broken: nothing goes on decoding for nobody."""
     code = (

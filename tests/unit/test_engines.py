@@ -365,9 +365,25 @@ def test_what_is_known_needs_no_network(subject, many, tmp_path):
     assert not known(few, more)  # a test is run through the backbone too
     assert not known(few, storage="fp16")
     assert not known(many)  # so many that an engine would be chosen
+    assert not choice._openvino._begun
     if choice._openvino.is_installed():
         choose_engine(subject, many, tmp_path)
         assert known(many)
+        assert len(choice._openvino._begun) == 1  # it is being made while the rest of the job is prepared
+        choose_engine(subject, many, tmp_path).run(images_of((16, 3, 32, 32)))
+        assert not choice._openvino._begun  # and was taken
+
+
+def test_what_cannot_be_loaded_ahead_is_said_where_it_is_wanted(subject, many, tmp_path):
+    pytest.importorskip("openvino")
+    choose_engine(subject, many, tmp_path)
+    engine = choose_engine(subject, many, tmp_path)
+    for model in tmp_path.rglob("model.xml"):
+        model.write_text("<none>")
+    ready.begin_to_make(engine)
+    with pytest.raises(CacheError, match="cannot be used any more"):
+        engine.run(images_of((16, 3, 32, 32)))
+    assert choose_engine(subject, many, tmp_path).name == "openvino"
 
 
 @pytest.mark.parametrize("storage", ["fp16", pytest.param("fp32", marks=pytest.mark.slow)])

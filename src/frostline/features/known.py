@@ -13,7 +13,7 @@ from frostline.data.views import PLAIN, View
 from frostline.features.choice import decided_engine
 from frostline.features.images import ImageSet
 from frostline.features.key import feature_key, prefix_settings
-from frostline.features.ready import Subject
+from frostline.features.ready import Subject, begin_to_make
 from frostline.features.store import FeatureStore
 from frostline.freeze.cut import Split
 
@@ -40,7 +40,7 @@ def prefix_subject(parts: Split, opened: Backbone, *, device: torch.device, prec
 
 
 def is_known(subject: Subject, images: ImageSet, test: ImageSet, views: Sequence[View], cache: Path, storage: str) -> bool:
-    """Whether the features of all images are cached, or an engine is ready that needs no network.
+    """Whether the features of all images are cached, or an engine is there that needs no network; that engine begins to be made.
 
     Args:
         subject: the prefix.
@@ -51,8 +51,11 @@ def is_known(subject: Subject, images: ImageSet, test: ImageSet, views: Sequence
         storage: of the features.
     """
     engine = decided_engine(subject, len(images), cache)
-    if engine is None or engine.name == "openvino":
-        return engine is not None
+    if engine is None:
+        return False
     everything = (images + test).digests
     keys = (feature_key(subject.settings, engine=engine.identity, device=subject.device, view=v, storage=storage) for v in (PLAIN, *views))
-    return all(not FeatureStore.open(cache, key).missing(everything) for key in keys)
+    if all(not FeatureStore.open(cache, key).missing(everything) for key in keys):
+        return True
+    begin_to_make(engine)
+    return engine.name == "openvino"

@@ -117,6 +117,12 @@ def remembered(folder: Path, subject: Subject) -> Engine | None:
     return Engine(**known, run=_Later(folder, subject, known["name"], known["precision"], record["tolerance"]))
 
 
+def begin_to_make(engine: Engine) -> None:
+    """Begin to make a remembered engine that will be run soon, where that takes long and needs no network."""
+    if isinstance(engine.run, _Later):
+        engine.run.begin()
+
+
 def _read(folder: Path) -> dict[str, Any] | None:
     try:
         record = cast("dict[str, Any]", json.loads((folder / RECORD).read_text(encoding="utf-8")))
@@ -134,6 +140,10 @@ class _Later:
     def __init__(self, folder: Path, subject: Subject, name: str, precision: str, tolerance: float) -> None:
         self._folder, self._subject, self._name, self._precision, self._tolerance = folder, subject, name, precision, tolerance
         self._run: Run | None = None
+
+    def begin(self) -> None:
+        if self._name == "openvino":
+            _openvino.begin_to_load(self._folder / _MODEL, self._precision)
 
     def __call__(self, images: torch.Tensor) -> Crossing:
         if self._run is None:
