@@ -7,29 +7,25 @@ import io
 import json
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Self, cast
 
 import numpy as np
 import torch
-from PIL import Image
 from safetensors import safe_open
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
-from torch.utils.data import Dataset
 
-from frostline._atomic import write_bytes
 from frostline._device import resolve_device
 from frostline.backbone import open_backbone
-from frostline.data._names import listed, shown
+from frostline.data._names import listed
 from frostline.data.manifest import ImageRecord, Manifest
-from frostline.data.read import read_data, read_labelled
-from frostline.data.shards import is_there
+from frostline.data.read import read_labelled
 from frostline.data.split import duplicates_across, ensure_splits
 from frostline.errors import DataError, DecodeError, RunError
+from frostline.familiar import read_familiar, write_familiar
 from frostline.features import ImageSet
 from frostline.features.images import digest_files
 from frostline.features.pixels import full_batches, pixel_batches
@@ -37,16 +33,16 @@ from frostline.fitting import Compute, EpochDone, Event, Finished, fit
 from frostline.fitting.baselines import baselines_of
 from frostline.fitting.calibrate import calibrated
 from frostline.freeze import FreezePlan
-from frostline.given import is_dataset, labelled_files, png
+from frostline.given import is_dataset
+from frostline.labelled import Pictures, check_same_length, class_labels, labelled_manifest, picture_files, unpacked, without_folder
+from frostline.listening import ProgressBar
 from frostline.model import TransferModel
 from frostline.recipe import Recipe, make_recipe
 from frostline.run import Run, RunRecord, layout, read_run, write_run
 from frostline.run.layout import claim
 from frostline.run.record import tensor_digests
 from frostline.run.summary import Honest, Leaks, Timing, phases_json, summarise
-from frostline.use import list_images
-
-Pictures = str | Path | Sequence[str | Path] | Sequence[Image.Image] | Sequence[np.ndarray[Any, Any]] | np.ndarray[Any, Any] | Dataset[Any]
+from frostline.use import familiar_of
 
 _OF_THE_RECIPE = (
     *("backbone", "weights", "replace_layer", "unfreeze", "head", "batch_norm", "epochs", "batch_size", "lr", "backbone_lr"),
@@ -77,6 +73,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         replace_layer: layer of one's own network to drop, such as ``fc``.
         precision: of the frozen layers: ``auto``, ``fp32`` or ``bf16``.
         sweep: heads to try at once by cross-validation on the training images; 0 trains the one that was named.
+        verbose: 1 shows a progress bar while it is fitted.
 
     Attributes:
         classes_: class labels, sorted, of the type that was given; the order of ``predict_proba``'s columns.
@@ -102,6 +99,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         replace_layer: str | None = None,
         precision: str = "auto",
         sweep: int = 0,
+        verbose: int = 0,
     ) -> None:
         self.backbone = backbone
         self.weights = weights
@@ -119,6 +117,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         self.replace_layer = replace_layer
         self.precision = precision
         self.sweep = sweep
+        self.verbose = verbose
 
     def __sklearn_tags__(self) -> Any:
         tags: Any = super().__sklearn_tags__()
@@ -145,7 +144,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         began = time.perf_counter()
         recipe = self._recipe(X)
         with tempfile.TemporaryDirectory(prefix="frostline-") as scratch:
-            manifest, classes = _training(X, y, Path(scratch))
+            manifest, classes = labelled_manifest(X, y, Path(scratch))
             digests = digest_files([r.path for r in manifest.records])
             manifest = ensure_splits(manifest, digests, self.random_state)
             opened = open_backbone(self.backbone, self.weights, replace=self.replace_layer)
@@ -156,34 +155,48 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
                 for s in ("train", "val")
             ]
             cache = None if self.cache_dir is None else Path(self.cache_dir)
-            events: list[Event] = list(
-                fit(
-                    model,
-                    FreezePlan(self.unfreeze, recipe.batch_norm),
-                    parts[0],
-                    parts[1],
-                    epochs=self.epochs,
-                    batch_size=self.batch_size,
-                    lr=self.lr,
-                    backbone_lr=self.backbone_lr,
-                    weight_decay=self.weight_decay,
-                    seed=self.random_state,
-                    compute=Compute(cache, device=self.device, precision=self.precision),
-                    sweep=self.sweep,
-                )
-            )
-            manifest = _without_folder(manifest, Path(scratch))
-        run = Run(Path(), recipe, {}, manifest.classes, model)
+            events = self._fitted(model, recipe, parts, cache)
+            assert isinstance(events[-1], Finished)
+            finished, calibration = calibrated(model.head, events[-1], self.random_state)
+            run = Run(Path(), recipe, {}, manifest.classes, model)
+            device, images = resolve_device(self.device), parts[0] + parts[1]
+            familiar = familiar_of(run, finished, parts[0], manifest, lambda: run.prefix_as_trained(device, images, cache), cache)
+            manifest = without_folder(manifest, Path(scratch))
         timing = Timing(0.0, began, time.perf_counter())
         leaks = Leaks(duplicates_across(manifest, digests), None)
-        assert isinstance(events[-1], Finished)
-        finished, calibration = calibrated(model.head, events[-1], self.random_state)
         honest = Honest(None, None, baselines_of(finished), calibration, leaks)
         summary = summarise(run, [*events[:-1], finished], honest, manifest, phases_json(events), timing)
         metrics = [asdict(e) for e in events if isinstance(e, EpochDone)]
         self._record = RunRecord(recipe, summary, metrics, manifest, model, original)
+        self._familiar = familiar
         self.classes_, self.model_, self.summary_ = classes, model, summary
         return self
+
+    def _fitted(self, model: TransferModel, recipe: Recipe, parts: Sequence[ImageSet], cache: Path | None) -> list[Event]:
+        shown = ProgressBar() if self.verbose else None
+        events: list[Event] = []
+        try:
+            for event in fit(
+                model,
+                FreezePlan(self.unfreeze, recipe.batch_norm),
+                parts[0],
+                parts[1],
+                epochs=self.epochs,
+                batch_size=self.batch_size,
+                lr=self.lr,
+                backbone_lr=self.backbone_lr,
+                weight_decay=self.weight_decay,
+                seed=self.random_state,
+                compute=Compute(cache, device=self.device, precision=self.precision),
+                sweep=self.sweep,
+            ):
+                events.append(event)
+                if shown is not None:
+                    shown(event)
+        finally:
+            if shown is not None:
+                shown.close()
+        return events
 
     def predict_proba(self, X: Pictures) -> np.ndarray[Any, Any]:  # noqa: N803
         """Probabilities ``(N, classes)`` float64, columns in the order of ``classes_``.
@@ -219,15 +232,15 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         check_is_fitted(self, "model_")
         if y is None and is_dataset(X):
             with tempfile.TemporaryDirectory(prefix="frostline-") as scratch:
-                return self.score(*_unpacked(X, Path(scratch)), sample_weight)
+                return self.score(*unpacked(X, Path(scratch)), sample_weight)
         if y is not None:
-            labels = _labels(y)
+            labels = class_labels(y)
             known = self.classes_.tolist()
             unknown = [repr(c) for c in dict.fromkeys(labels.tolist()) if c not in known]
             if unknown:
                 raise DataError(f"labels unknown to training: {listed(unknown)} (known: {listed([repr(c) for c in known])})", where="y")
             found = self.predict(X)
-            _same_length(len(found), labels)
+            check_same_length(len(found), labels)
             return float(np.average(found == labels, weights=sample_weight))
         if not isinstance(X, str | Path):
             raise DataError("no labels", where="y", advice="give one label for each picture")
@@ -247,6 +260,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         summary = {**self.summary_, "run": str(folder)}
         if self.classes_.dtype.kind in "biuf":  # labels.json holds text
             summary["label_dtype"] = self.classes_.dtype.name
+        if self._familiar is not None:
+            write_familiar(Path(folder), self._familiar)
         write_run(Path(folder), replace(self._record, summary=summary))
 
     @classmethod
@@ -274,7 +289,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
             precision=r.precision,
             sweep=r.sweep,
         )
-        made._record = _record_of(run)
+        made._record, made._familiar = _record_of(run), read_familiar(run.folder, run.model.opened.digest)
         made.classes_, made.model_, made.summary_ = _classes_of(run), run.model, run.summary
         return made
 
@@ -295,75 +310,6 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
             at += len(batch)
             found.append(run.probabilities(prefix, torch.stack(cast("list[torch.Tensor]", batch))))
         return torch.cat(found).numpy() if found else np.empty((0, len(self.classes_)))
-
-
-def _training(X: Pictures, y: Any, scratch: Path) -> tuple[Manifest, np.ndarray[Any, Any]]:  # noqa: N803
-    if y is None and is_dataset(X):
-        return _training(*_unpacked(X, scratch), scratch)
-    if y is None:
-        if not isinstance(X, str | Path):
-            raise DataError("no labels", where="y", advice="give one label for each picture, or a folder of class folders")
-        manifest = read_data(Path(X))
-        return manifest, np.asarray(manifest.classes)
-    paths, labels = picture_files(X, scratch), _labels(y)
-    _same_length(len(paths), labels)
-    missing = [p for p in paths if not is_there(p)]
-    if missing:
-        raise DataError(f"{len(missing)} of {len(paths)} files are missing, the first is {shown(missing[0])}", where="X")
-    classes, index = np.unique(labels, return_inverse=True)
-    if len(classes) < 2:
-        raise DataError(f"one class only, {shown(classes[0])}", where="y", advice="give at least two classes")
-    records = tuple(ImageRecord(p, int(i)) for p, i in zip(paths, index, strict=True))
-    return Manifest(tuple(str(c) for c in classes), records), classes
-
-
-def _unpacked(X: object, scratch: Path) -> tuple[list[Path], list[Any]]:  # noqa: N803
-    """The pictures of a data set as files, and their labels: the names of the classes where it has any."""
-    files, labels, names = labelled_files(X, scratch)
-    return files, [n if names is None or isinstance(n, str) else names[n] for n in labels]
-
-
-def _labels(y: Any) -> np.ndarray[Any, Any]:
-    """``(N,)`` class labels; what scikit-learn's own classifiers refuse (NaN, fractions, mixed types) is refused."""
-    try:
-        labels = np.asarray(y)
-        if labels.ndim != 1 or not len(labels):
-            raise DataError(f"shape {labels.shape}, expected one label for each picture", where="y")
-        check_classification_targets(labels)
-    except (ValueError, TypeError) as fault:
-        raise DataError(f"no class labels: {fault}", where="y", advice="give strings, whole numbers or booleans") from fault
-    return labels
-
-
-def _same_length(pictures: int, labels: np.ndarray[Any, Any]) -> None:
-    if pictures != len(labels):
-        raise DataError(f"{pictures} pictures and {len(labels)} labels", where="X, y", advice="give one label for each picture")
-
-
-def picture_files(X: Pictures, scratch: Path) -> list[Path]:  # noqa: N803
-    """Files as they are; pictures in memory are written losslessly, so that every pixel goes through the one decoder."""
-    if isinstance(X, str | Path):
-        return list_images([Path(X)])
-    if is_dataset(X):
-        return labelled_files(X, scratch)[0]
-    alone = isinstance(X, Image.Image) or (isinstance(X, np.ndarray) and X.ndim == 3 and X.shape[2] in (3, 4))
-    if alone or not isinstance(cast("object", X), Iterable):
-        raise DataError(f"a single {type(X).__name__}, expected a list of pictures", where="X", advice="give a list: [picture]")
-    paths: list[Path] = []
-    for number, item in enumerate(cast("Iterable[object]", X)):
-        if isinstance(item, str | Path):
-            paths.append(Path(item))
-            continue
-        path = scratch / f"{number:07}.png"
-        write_bytes(path, png(item, f"X[{number}]"))
-        paths.append(path)
-    return paths
-
-
-def _without_folder(manifest: Manifest, scratch: Path) -> Manifest:
-    """Pictures in memory keep their number as a name, not the folder they were in for a moment."""
-    records = tuple(replace(r, path=Path(r.path.name)) if r.path.parent == scratch else r for r in manifest.records)
-    return replace(manifest, records=records)
 
 
 def _classes_of(run: Run) -> np.ndarray[Any, Any]:

@@ -7,19 +7,22 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import torch
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from frostline._device import resolve_device
-from frostline.backbone import open_backbone
-from frostline.classifier import Pictures, picture_files
+from frostline.backbone import Backbone, open_backbone
+from frostline.backbone.sealed import record_backbone, recorded_backbone
 from frostline.errors import DecodeError
 from frostline.features import ImageSet
 from frostline.features.choice import choose_engine
 from frostline.features.extract import Prefix
 from frostline.features.images import digest_files
-from frostline.features.known import backbone_subject
+from frostline.features.known import backbone_subject, is_known, recorded_subject
+from frostline.features.shape import feature_shape
 from frostline.freeze.apply import evaluating, freeze
-from frostline.freeze.crossing import Layout
+from frostline.freeze.crossing import Crossing, Layout
+from frostline.labelled import Pictures, picture_files
 from frostline.use import features_of
 
 
@@ -88,11 +91,26 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         return seen.features.numpy()
 
     def _prefix(self, images: ImageSet, cache: Path | None) -> Prefix:
-        opened = open_backbone(self.backbone, self.weights, replace=self.replace_layer)
         device = resolve_device(self.device)
-        freeze(opened.body, trainable=(), pinned=[n for n, _ in opened.body.named_modules()])
-        opened.body.to(device)
+        opened = None if cache is None else self._on_record(images, cache, device)
+        if opened is None:
+            opened = open_backbone(self.backbone, self.weights, replace=self.replace_layer)
+            if cache is not None:
+                record_backbone(opened, feature_shape(opened), cache)
+            freeze(opened.body, trainable=(), pinned=[n for n, _ in opened.body.named_modules()])
+            opened.body.to(device)
+            with evaluating(opened.body):
+                layout = Layout.of([opened.body(opened.example(2).to(device))])
+        else:
+            layout = Layout((Crossing(feature_shape(opened)),))
         subject = backbone_subject(opened, weights=opened.digest, device=device, precision=self.precision, engine="auto")
-        with evaluating(opened.body):
-            layout = Layout.of([opened.body(opened.example(2).to(device))])
         return Prefix(choose_engine(subject, images, cache), opened.preprocess, device, layout, subject.settings)
+
+    def _on_record(self, images: ImageSet, cache: Path, device: torch.device) -> Backbone | None:
+        """The backbone as it was recorded, where that is enough: a search transforms the same pictures again and again."""
+        recorded = recorded_backbone(self.backbone, self.weights, cache)
+        if recorded is None:
+            return None
+        subject = recorded_subject(recorded, device=device, precision=self.precision, engine="auto")
+        sealed = recorded.sealed() if is_known(subject, images, ImageSet((), ()), (), cache, "fp32") else None
+        return sealed if sealed is not None and len(feature_shape(sealed)) == 1 else None

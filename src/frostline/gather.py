@@ -8,13 +8,13 @@ from pathlib import Path
 
 from frostline._device import resolve_device
 from frostline.backbone import Backbone, open_backbone
-from frostline.backbone.sealed import Sealed, record_backbone, sealed_backbone
+from frostline.backbone.sealed import Sealed, record_backbone, recorded_backbone
 from frostline.data.manifest import Manifest
 from frostline.data.read import read_data
 from frostline.data.split import ensure_splits
 from frostline.data.views import Views
 from frostline.features.images import ImageSet, digest_files
-from frostline.features.known import backbone_subject, is_known
+from frostline.features.known import is_known, recorded_subject
 from frostline.features.shape import feature_shape
 from frostline.heads import HeadSpec
 from frostline.model import TransferModel
@@ -80,12 +80,14 @@ def _backbone(recipe: Recipe, images: dict[str, ImageSet], cache: Path | None, *
     """The backbone, opened; where nothing will be run through it, as it was recorded, for opening takes longer than all the rest."""
     views = Views.parse(recipe.augment, recipe.views)
     if cache is not None and recipe.head_alone and not views.live and _of_the_backbone(recipe.head):
-        sealed = sealed_backbone(recipe.backbone, recipe.weights, cache)
-        if sealed is not None:
-            on = resolve_device(recipe.device)
-            subject = backbone_subject(sealed, weights=sealed.digest, device=on, precision=recipe.precision, engine=recipe.engine)
+        recorded = recorded_backbone(recipe.backbone, recipe.weights, cache)
+        if recorded is not None:
+            device = resolve_device(recipe.device)
+            subject = recorded_subject(recorded, device=device, precision=recipe.precision, engine=recipe.engine)
             if is_known(subject, images["train"] + images["val"], images["test"], views.cached(recipe.seed), cache, recipe.storage):
-                return sealed
+                sealed = recorded.sealed()
+                if sealed is not None:
+                    return sealed
     return open_backbone(recipe.backbone, recipe.weights, replace=recipe.replace_layer, offline=offline)
 
 

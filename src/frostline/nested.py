@@ -59,12 +59,12 @@ def nested(
         RecipeError: a class has too few images for that many folds.
     """
     images = at_hand.images["train"] + at_hand.images["val"]
-    folds = stratified_folds(torch.tensor(images.labels), recipe.nested, recipe.seed)
+    folds = stratified_folds(torch.tensor(images.labels), recipe.nested, recipe.seed, images.units)
     right, loss, count = 0, 0.0, 0
     for fold in folds:
         model = TransferModel(at_hand.model.opened, recipe.head, len(at_hand.manifest.classes), recipe.seed)
         outer = images.only(fold.train.tolist())
-        inner = stratified_folds(torch.tensor(outer.labels), INNER, recipe.seed)[0]
+        inner = stratified_folds(torch.tensor(outer.labels), INNER, recipe.seed, outer.units)[0]
         own = outer.only(inner.train.tolist()), outer.only(inner.held.tolist())
         finished = next(e for e in train(model, *own) if isinstance(e, Finished))
         calibrated(model.head, finished, recipe.seed)

@@ -8,22 +8,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from frostline._device import resolve_device
-from frostline._digest import tensors_digest
 from frostline.backbone import open_backbone
 from frostline.data.views import Views
 from frostline.errors import PlanError
-from frostline.familiar import MOST_COMPUTED, Familiar, distinct, familiar_with, write_familiar
+from frostline.familiar import write_familiar
 from frostline.features import FeatureProgress, ImageSet
 from frostline.features.extract import Prefix
 from frostline.fitting import Compute, EpochDone, Event, Finished, PhaseDone, Resumed, Snapshot, StepDone, Stopped, fit
 from frostline.fitting.baselines import baselines_of
 from frostline.fitting.budget import Budget, seconds_of
 from frostline.fitting.calibrate import calibrated
-from frostline.fitting.events import FeaturesReady, Gathered, Seen
-from frostline.fitting.looked import MOST
+from frostline.fitting.events import FeaturesReady, Gathered
 from frostline.fitting.prepare import Labelled, prefix_of, prepare
 from frostline.freeze import FreezePlan
 from frostline.freeze.cut import split_resolved
@@ -37,7 +33,7 @@ from frostline.run.identity import begin, identity_of
 from frostline.run.journal import Journal
 from frostline.run.layout import check_begun, claim
 from frostline.run.summary import Honest, Timing, summarise
-from frostline.use import evaluate_images, features_of
+from frostline.use import evaluate_images, familiar_of
 
 Listener = Callable[[Event], None]
 
@@ -99,7 +95,7 @@ def train(
     finished, calibration = calibrated(run.model.head, next(e for e in events if isinstance(e, Finished)), recipe.seed)
     tested = at_hand.images["test"]
     test = evaluate_images(run, tested, _prefix(run, at_hand, cache), cache=cache)[0] if len(tested) else None
-    familiar = _familiar(run, at_hand, finished, cache)
+    familiar = familiar_of(run, finished, at_hand.images["train"], at_hand.manifest, lambda: _prefix(run, at_hand, cache), cache)
     if familiar is not None:
         write_familiar(out, familiar)
     leaks = leaks_of(at_hand.manifest, at_hand.digests, finished)
@@ -116,29 +112,6 @@ def train(
 
 def _prefix(run: Run, at_hand: AtHand, cache: Path | None) -> Prefix:
     return run.prefix_as_trained(resolve_device(run.recipe.device), at_hand.images["train"] + at_hand.images["val"], cache)
-
-
-def _familiar(run: Run, at_hand: AtHand, finished: Finished, cache: Path | None) -> Familiar | None:
-    """What the run takes for familiar: by features that training leaves behind, else by those of some training images, mostly cached."""
-    seed, alone = run.recipe.seed, run.recipe.head_alone
-    weights = run.model.opened.digest if alone else tensors_digest(run.model.backbone.state_dict())
-    held_out = None
-    if finished.looked is not None:
-        train, held_out = (_distinct(seen, seed) for seen in finished.looked)
-    elif finished.seen is not None:
-        train = _distinct(finished.seen[0], seed)
-    else:
-        images = at_hand.images["train"]
-        some = images.only(distinct(images, MOST_COMPUTED, seed))
-        train = features_of(some, _prefix(run, at_hand, cache), cache=cache if alone else None)
-    place = {record.path: row for row, record in enumerate(at_hand.manifest.records)}
-    rows = [place[path] for path in train.images.paths]
-    return familiar_with(train.features, None if held_out is None else held_out.features, backbone=weights, rows=rows)
-
-
-def _distinct(seen: Seen, seed: int) -> Seen:
-    rows = distinct(seen.images, MOST, seed)
-    return Seen(seen.images.only(rows), seen.features[torch.tensor(rows)])
 
 
 def _fit(

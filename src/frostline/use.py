@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import glob
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from frostline._device import resolve_device
+from frostline._digest import tensors_digest
+from frostline.data.manifest import Manifest
 from frostline.data.read import read_labelled
 from frostline.errors import DataError, DecodeError
-from frostline.familiar import read_familiar
+from frostline.familiar import MOST_COMPUTED, Familiar, distinct, familiar_with, read_familiar
 from frostline.features import FeatureStore, ImageSet, ensure_features
 from frostline.features.extract import Prefix
 from frostline.features.pixels import arriving_batches
 from frostline.features.pooled import pooled, vectors_of
-from frostline.fitting.events import Seen
+from frostline.fitting.events import Finished, Seen
+from frostline.fitting.looked import MOST
 from frostline.fitting.loop import logits_of
 from frostline.fitting.metrics import Scores, score
 from frostline.fitting.sources import FeatureRows
@@ -69,6 +72,39 @@ def features_of(images: ImageSet, prefix: Prefix, *, cache: Path | None) -> Seen
         store = _filled(images, prefix, cache or Path(scratch))
         usable = images.without(store.skipped)
         return Seen(usable, pooled(store.rows_of(usable.digests), prefix.layout) if len(usable) else torch.empty(0, 0))
+
+
+def familiar_of(
+    run: Run, finished: Finished, images: ImageSet, manifest: Manifest, prefix: Callable[[], Prefix], cache: Path | None
+) -> Familiar | None:
+    """What a run takes for familiar: by features that training leaves behind, else by those of some training images, mostly cached.
+
+    Args:
+        run: the run.
+        finished: how training ended.
+        images: of training.
+        manifest: all images; what is familiar says by number which of them it is from.
+        prefix: gives the backbone as it was trained with an engine; asked where features have to be computed.
+        cache: folder of the feature cache.
+    """
+    seed, alone = run.recipe.seed, run.recipe.head_alone
+    weights = run.model.opened.digest if alone else tensors_digest(run.model.backbone.state_dict())
+    held_out = None
+    if finished.looked is not None:
+        train, held_out = (_distinct(seen, seed) for seen in finished.looked)
+    elif finished.seen is not None:
+        train = _distinct(finished.seen[0], seed)
+    else:
+        some = images.only(distinct(images, MOST_COMPUTED, seed))
+        train = features_of(some, prefix(), cache=cache if alone else None)
+    place = {record.path: row for row, record in enumerate(manifest.records)}
+    rows = [place[path] for path in train.images.paths]
+    return familiar_with(train.features, None if held_out is None else held_out.features, backbone=weights, rows=rows)
+
+
+def _distinct(seen: Seen, seed: int) -> Seen:
+    rows = distinct(seen.images, MOST, seed)
+    return Seen(seen.images.only(rows), seen.features[torch.tensor(rows)])
 
 
 def _filled(images: ImageSet, prefix: Prefix, folder: Path) -> FeatureStore:

@@ -41,6 +41,7 @@ ROOMS = (
     "opened",
     "serve",
     "pipeline",
+    "labelled",
     "classifier",
     "extractor",
     "demo",

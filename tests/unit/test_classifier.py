@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import pickle
 import shutil
@@ -20,6 +21,7 @@ from frostline import ImageClassifier, Recipe, read_run
 from frostline import predict as predict_run
 from frostline import train as train_run
 from frostline.errors import DataError, DecodeError, FrostlineError, RecipeError, RunError
+from frostline.familiar import read_familiar
 
 TINY = {"backbone": "tiny_net:build", "epochs": 3}
 
@@ -280,6 +282,27 @@ def test_a_damaged_label_type_is_refused(paths, tmp_path):
     summary.write_text(summary.read_text().replace('"label_dtype": "int64"', '"label_dtype": "int65"'))
     with pytest.raises(RunError, match="label_dtype 'int65'"):
         ImageClassifier.load(tmp_path / "run")
+
+
+def test_a_saved_run_knows_what_it_is_familiar_with(paths, labels, tmp_path):
+    made = ImageClassifier("tiny_net:build", epochs=2).fit(paths, labels)
+    made.save(tmp_path / "a")
+    known = read_familiar(tmp_path / "a", made.model_.opened.digest)
+    assert known is not None
+    with (tmp_path / "a" / "split.csv").open(newline="") as file:
+        splits = [row["split"] for row in csv.DictReader(file)]
+    assert {splits[row] for row in known.rows} == {"train"}
+    ImageClassifier.load(tmp_path / "a").save(tmp_path / "b")
+    assert (tmp_path / "b" / "familiar.safetensors").read_bytes() == (tmp_path / "a" / "familiar.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("settings", [{"epochs": 2}, {"sweep": 4}, {"head": "ridge"}, {"epochs": 2, "unfreeze": "last:1"}], ids=str)
+def test_a_bar_is_shown_where_it_is_asked_for(paths, labels, capsys, settings):
+    quiet = ImageClassifier("tiny_net:build", **settings).fit(paths, labels)
+    assert capsys.readouterr().err == ""
+    loud = ImageClassifier("tiny_net:build", verbose=1, **settings).fit(paths, labels)
+    assert "image/s" in capsys.readouterr().err
+    assert np.array_equal(loud.predict_proba(paths), quiet.predict_proba(paths))
 
 
 def test_nothing_is_overwritten(fitted, tmp_path):

@@ -85,6 +85,19 @@ def test_groups_stay_together(seed: int):
     assert divided == ensure_splits(m, d, seed)
 
 
+def test_a_copy_in_two_groups_makes_them_one():
+    groups = [f"p{i // 4}" for i in range(80)]
+    content = digests(80)
+    content[4] = content[77]  # one picture in p1 and in p19
+    content[9] = content[33]  # and one in p2 and p8
+    for seed in range(4):
+        divided = ensure_splits(manifest(*[i % 2 for i in range(80)], groups=list(groups)), content, seed)
+        split_of = {r.group: r.split for r in divided.records}
+        assert split_of["p1"] == split_of["p19"]
+        assert split_of["p2"] == split_of["p8"]
+        assert not duplicates_across(divided, content)
+
+
 def test_images_without_a_group_are_alone():
     groups = ["p", "p", *[None] * 38]
     divided = ensure_splits(manifest(*[0, 1] * 20, groups=groups), digests(40), 0)

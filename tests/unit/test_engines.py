@@ -14,7 +14,7 @@ from torch import nn
 from conftest import make_images
 from frostline import Compute, Finished, FreezePlan, ImageSet, TransferModel, fit, open_backbone
 from frostline._digest import settings_digest
-from frostline.backbone.sealed import Sealed, record_backbone, sealed_backbone
+from frostline.backbone.sealed import Sealed, record_backbone, recorded_backbone
 from frostline.data import read_data
 from frostline.data.views import PLAIN
 from frostline.errors import BackboneError, CacheError, EngineError, RunError
@@ -31,6 +31,11 @@ from frostline.freeze.apply import freeze
 from frostline.freeze.crossing import Crossing, Layout
 
 CPU = torch.device("cpu")
+
+
+def sealed_backbone(source, weights, cache):
+    recorded = recorded_backbone(source, weights, cache)
+    return None if recorded is None else recorded.sealed()
 
 
 def images_of(shape, seed=0):

@@ -48,6 +48,25 @@ def test_a_pipeline_is_the_same_steps_by_hand(labelled, tmp_path):
     assert search.best_params_["svc__C"] in (0.1, 1.0)
 
 
+def test_a_backbone_on_record_is_opened_for_new_pictures_only(labelled, tmp_path, monkeypatch):
+    X, _ = labelled
+    opened: list[str] = []
+
+    def counted(*arguments, **options):
+        opened.append(arguments[0])
+        return fl.open_backbone(*arguments, **options)
+
+    monkeypatch.setattr("frostline.extractor.open_backbone", counted)
+    extractor = FeatureExtractor(cache_dir=tmp_path)
+    want = extractor.transform(X[:6])
+    assert np.array_equal(extractor.transform(X[3:6]), want[3:])
+    assert np.array_equal(extractor.transform(X[:6]), want)
+    assert len(opened) == 1
+    assert extractor.transform(X[:8]).shape == (8, 1280)
+    assert len(opened) == 2
+    assert np.allclose(FeatureExtractor().transform(X[:6]), want, atol=1e-5)
+
+
 def test_arrays_and_images_are_taken(labelled):
     from PIL import Image
 

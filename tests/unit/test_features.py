@@ -20,6 +20,7 @@ from frostline.errors import CacheError
 from frostline.features import FeatureStore, Prefix, ensure_features, feature_key, prefix_settings
 from frostline.features import store as store_module
 from frostline.features.engine import plain
+from frostline.features.inventory import entries, remove
 from frostline.features.key import BATCH
 from frostline.features.pixels import load_image
 from frostline.features.store import decode as decode_rows
@@ -264,6 +265,15 @@ def test_values_too_large_for_fp16_are_refused():
     with pytest.raises(CacheError, match=r"too large for fp16.*use bf16"):
         encode(torch.tensor([[1e5]]), "fp16")
     assert decode_rows(encode(torch.tensor([[1e5]]), "bf16"), "bf16")[0, 0] == pytest.approx(1e5, rel=2**-8)
+
+
+def test_what_is_pruned_meanwhile_is_still_there_for_who_reads_it(opened, listed, tmp_path):
+    store, _ = compute(tmp_path, opened, listed)
+    rows = store.rows_of(listed.digests)
+    before = rows[0:60]
+    assert remove(entries(tmp_path))
+    assert not store.folder.exists()
+    assert torch.equal(rows[0:60], before)
 
 
 def test_a_shard_that_is_gone_or_shorter_is_an_error(opened, listed, tmp_path):

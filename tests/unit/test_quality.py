@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from frostline.data.units import exact_copies, grouped, joined, units_of
 from frostline.features.images import ImageSet, digest_files
 from frostline.fitting.events import Seen
 from frostline.quality import examine
-from frostline.quality.copies import exact_copies, grouped, joined
 from frostline.quality.files import converted, read_headers, tiny
 from frostline.quality.held_out import FOLDS, held_out
 from frostline.quality.leak import near_copies_across
@@ -60,6 +61,14 @@ class TestCopies:
     def test_links_are_transitive(self):
         assert joined(6, [(4, 5), (0, 4), (2, 3)]) == [0, 1, 2, 2, 0, 0]
         assert joined(3, []) == [0, 1, 2]
+
+    def test_copies_and_groups_link(self):
+        assert units_of("abcab", [None, "g", "g", "h", "h"]) == (0, 0, 0, 0, 0)
+        assert units_of("abca") == (0, 1, 2, 0)
+        images = ImageSet(tuple(map(Path, "wxyz")), tuple("aabc"), (0, 1, 0, 1), (None, None, "g", "g"))
+        assert images.units == (0, 0, 2, 2)
+        assert images.only([3, 0]).groups == ("g", None)
+        assert (images + ImageSet((Path("v"),), ("c",), (0,))).units == (0, 0, 2, 2, 2)
 
 
 class TestNeighbours:

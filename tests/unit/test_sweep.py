@@ -20,7 +20,7 @@ from frostline.features import FeatureProgress
 from frostline.features.choice import choose_engine
 from frostline.fitting import CachePlanned, FeaturesReady, PhaseDone, Planned, Solved, StepDone, Swept
 from frostline.fitting.candidates import Judged, SolvedHead, SteppedHead, best_of, judge
-from frostline.fitting.folds import scale_of, stratified_folds
+from frostline.fitting.folds import can_be_folded, scale_of, stratified_folds
 from frostline.fitting.hyper import Hyper
 from frostline.fitting.logistic import logistic_path
 from frostline.fitting.loop import Task, steps_of, train
@@ -163,6 +163,63 @@ def test_folds_depend_on_the_seed_alone_and_are_fewer_where_a_class_is_small():
 def test_a_class_of_one_image_cannot_be_held_out():
     with pytest.raises(RecipeError, match="class number 1 has one training image"):
         stratified_folds(torch.tensor([0, 0, 0, 1, 2, 2]), 5, 0)
+
+
+def test_what_belongs_together_lies_in_one_fold():
+    random = torch.Generator().manual_seed(0)
+    unit = torch.randint(0, 30, (120,), generator=random)
+    labels = torch.randint(0, 3, (120,), generator=random)  # a unit has images of several classes, as one patient has
+    folds = stratified_folds(labels, 5, 0, unit.tolist())
+    assert len(folds) == 5
+    assert torch.cat([f.held for f in folds]).sort().values.equal(torch.arange(120))
+    for fold in folds:
+        assert not set(unit[fold.train].tolist()) & set(unit[fold.held].tolist())
+        assert set(labels[fold.train].tolist()) == {0, 1, 2}
+        assert 12 <= len(fold.held) <= 36
+
+
+def test_units_of_one_image_change_nothing():
+    labels = torch.tensor([0] * 31 + [1] * 17 + [2] * 5)
+    without, own = stratified_folds(labels, 5, 3), stratified_folds(labels, 5, 3, list(range(7, 60)))
+    assert all(a.held.equal(b.held) and a.train.equal(b.train) for a, b in zip(without, own, strict=True))
+
+
+def test_fewer_folds_where_a_class_lies_in_few_groups():
+    labels, units = torch.tensor([0] * 9 + [1] * 6), [*range(9), 20, 20, 20, 21, 21, 22]
+    assert len(stratified_folds(labels, 5, 0, units)) == 3
+    assert can_be_folded(labels, units)
+
+
+@pytest.mark.parametrize("units", [[*range(9), 20, 20, 20], [0, 1, 1, 0, 0, 1, 1, 0, 0, 0, 0, 0]], ids=["alone", "among others"])
+def test_a_class_in_one_group_cannot_be_held_out(units):
+    labels = torch.tensor([0] * 9 + [1] * 3)
+    with pytest.raises(RecipeError, match="class number 1 has too few groups"):
+        stratified_folds(labels, 5, 0, units)
+    assert not can_be_folded(labels, units)
+
+
+def test_no_head_is_judged_on_a_class_that_it_never_saw():
+    """Groups are dealt out by their rarest class; those of another class may then all come to lie in one fold, which is refused."""
+    labels, units = torch.tensor([0, 0, 1, 1, 2, 2, 0, 2]), [0, 1, 0, 2, 1, 2, 3, 4]
+    cut = 0
+    for seed in range(20):
+        try:
+            folds = stratified_folds(labels, 2, seed, units)
+        except RecipeError:
+            continue
+        cut += 1
+        assert all(set(labels[f.train].tolist()) == {0, 1, 2} for f in folds)
+    assert cut
+
+
+def test_copies_do_not_tell_the_answer():
+    """Labels without meaning: a head that has seen a picture's copy knows it by heart, one that has not guesses."""
+    random = torch.Generator().manual_seed(0)
+    x, y = torch.randn(60, 80, generator=random), torch.randint(0, 2, (60,), generator=random)
+    copies, labels, units = x.repeat(3, 1), y.repeat(3), list(range(60)) * 3
+    hyper = dataclasses.replace(HYPER, epochs=10)
+    assert sweep(copies, labels, 2, 4, hyper, 0).chosen.accuracy > 0.9
+    assert sweep(copies, labels, 2, 4, hyper, 0, units).chosen.accuracy < 0.7
 
 
 def test_cross_validation_never_sees_the_held_out_fold():

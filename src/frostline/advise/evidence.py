@@ -149,7 +149,7 @@ def gather_evidence(
     features, labelled = _features(prepare(parts, prefix, labelled, Views(), compute, seed), listen)
     passed = time.perf_counter()
     labels = torch.tensor(labelled.train.labels)
-    folds = stratified_folds(labels, FOLDS, seed)
+    folds = stratified_folds(labels, FOLDS, seed, labelled.train.units)
     counts = torch.bincount(labels, minlength=classes)
     decoding = time.perf_counter()
     some = some_images(opened, labelled.train, device)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
@@ -102,31 +102,60 @@ def record_backbone(opened: Backbone, features: tuple[int, ...], cache: Path) ->
         return
 
 
-def sealed_backbone(source: str, weights: str, cache: Path) -> Backbone | None:
-    """A backbone by its record; None where there is none, or where it does not give the tensors that were recorded."""
+@dataclass(frozen=True, eq=False)
+class Recorded:
+    """What was recorded of a backbone when it was opened.
+
+    Attributes:
+        name: as in :class:`Backbone`.
+        preprocess: likewise.
+        architecture: likewise.
+        digest: likewise; whether the file still gives these tensors is found out by :meth:`sealed`.
+        file: the weights file.
+        values: the record.
+    """
+
+    name: str
+    preprocess: Preprocess
+    architecture: str
+    digest: str
+    file: Path
+    values: dict[str, Any] = field(repr=False)
+
+    def sealed(self) -> Backbone | None:
+        """The backbone with its tensors, sealed; None where the file does not give the tensors that were recorded."""
+        try:
+            state = read_state(self.file)
+            tensors = {n: (state[origin], bool(kind)) for n, (origin, kind) in self.values["tensors"].items()}
+            body = Sealed(tuple(self.values["features"]), tensors)
+            report = cast("dict[str, Any]", {k: tuple(v) if isinstance(v, list) else v for k, v in self.values["report"].items()})
+            if tensors_digest(body.state_dict()) != self.digest:
+                return None
+            return Backbone(
+                self.name,
+                body,
+                self.preprocess,
+                self.values["weights"],
+                LoadReport(**report),
+                self.architecture,
+                first_tokens=self.values["first_tokens"],
+                digest=self.digest,
+            )
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, FrostlineError):
+            return None
+
+
+def recorded_backbone(source: str, weights: str, cache: Path) -> Recorded | None:
+    """The record of a backbone; None where there is none."""
     path = _record_path(source, weights, cache)
     record = None if path is None else _read(path)
-    if record is None:
-        return None
     file = _weights_file(source, weights)
-    assert file is not None
+    if record is None or file is None:
+        return None
     try:
-        state = read_state(file)
-        body = Sealed(tuple(record["features"]), {n: (state[origin], bool(kind)) for n, (origin, kind) in record["tensors"].items()})
-        report = cast("dict[str, Any]", {k: tuple(v) if isinstance(v, list) else v for k, v in record["report"].items()})
-        if tensors_digest(body.state_dict()) != record["digest"]:
-            return None
-        return Backbone(
-            record["name"],
-            body,
-            Preprocess.from_settings(record["preprocess"]),
-            record["weights"],
-            LoadReport(**report),
-            record["architecture"],
-            first_tokens=record["first_tokens"],
-            digest=record["digest"],
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, FrostlineError):
+        preprocess = Preprocess.from_settings(record["preprocess"])
+        return Recorded(record["name"], preprocess, record["architecture"], record["digest"], file, record)
+    except (KeyError, TypeError, AttributeError, FrostlineError):
         return None
 
 

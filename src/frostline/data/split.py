@@ -10,6 +10,7 @@ from pathlib import Path
 from frostline._digest import bytes_digest
 from frostline.data._names import SPLITS, listed
 from frostline.data.manifest import Manifest
+from frostline.data.units import units_of
 from frostline.errors import DataError
 
 
@@ -104,10 +105,11 @@ def _by_digest(manifest: Manifest, digests: Sequence[str], seed: int, fraction: 
 
 
 def _whole_groups(manifest: Manifest, digests: Sequence[str], seed: int, fraction: float) -> list[int]:
-    """First fold of scikit-learn's ``StratifiedGroupKFold``; an image without a group is a group of its own."""
+    """First fold of scikit-learn's ``StratifiedGroupKFold``; a picture without a group is a group with its copies."""
     from sklearn.model_selection import StratifiedGroupKFold  # half a second, and only for this
 
-    groups = [f"image:{d}" if r.group is None else f"group:{r.group}" for r, d in zip(manifest.records, digests, strict=True)]
+    own = [f"image:{d}" if r.group is None else f"group:{r.group}" for r, d in zip(manifest.records, digests, strict=True)]
+    groups = [own[first] for first in units_of(digests, [r.group for r in manifest.records])]  # a copy in two groups makes them one
     folds = min(max(2, round(1 / fraction)), len(set(groups)))
     if folds < 2:
         raise DataError("one group only, which cannot be split", advice="give at least two groups, or --val")

@@ -10,6 +10,7 @@ from pathlib import Path
 from frostline._digest import bytes_digest, file_digest
 from frostline.data.manifest import Manifest
 from frostline.data.shards import is_member, member_bytes
+from frostline.data.units import units_of
 from frostline.errors import FrostlineError
 
 
@@ -21,23 +22,32 @@ class ImageSet:
         paths: the files.
         digests: SHA-256 of each file's content.
         labels: index of each image's class; empty where there are none.
+        groups: of each image, or None; empty where there are none.
     """
 
     paths: tuple[Path, ...]
     digests: tuple[str, ...]
     labels: tuple[int, ...] = ()
+    groups: tuple[str | None, ...] = ()
 
     @staticmethod
     def of(manifest: Manifest, digests: Sequence[str] | None = None) -> ImageSet:
         """The images of a manifest; their files are read for the digests unless those are given."""
         paths = tuple(r.path for r in manifest.records)
-        return ImageSet(paths, tuple(digest_files(paths) if digests is None else digests), tuple(manifest.labels()))
+        groups = tuple(r.group for r in manifest.records) if any(r.group is not None for r in manifest.records) else ()
+        return ImageSet(paths, tuple(digest_files(paths) if digests is None else digests), tuple(manifest.labels()), groups)
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __add__(self, other: ImageSet) -> ImageSet:
-        return ImageSet(self.paths + other.paths, self.digests + other.digests, self.labels + other.labels)
+        groups = (*_named(self), *_named(other)) if self.groups or other.groups else ()
+        return ImageSet(self.paths + other.paths, self.digests + other.digests, self.labels + other.labels, groups)
+
+    @property
+    def units(self) -> tuple[int, ...]:
+        """For each image the number of what must be on one side of a split: see :func:`frostline.data.units.units_of`."""
+        return units_of(self.digests, self.groups)
 
     def without(self, digests: Collection[str]) -> ImageSet:
         """The images whose digest is not among ``digests``."""
@@ -46,7 +56,12 @@ class ImageSet:
     def only(self, rows: Sequence[int]) -> ImageSet:
         """The images at some places, in that order."""
         labels = tuple(self.labels[i] for i in rows) if self.labels else ()
-        return ImageSet(tuple(self.paths[i] for i in rows), tuple(self.digests[i] for i in rows), labels)
+        groups = tuple(self.groups[i] for i in rows) if self.groups else ()
+        return ImageSet(tuple(self.paths[i] for i in rows), tuple(self.digests[i] for i in rows), labels, groups)
+
+
+def _named(images: ImageSet) -> tuple[str | None, ...]:
+    return images.groups or (None,) * len(images)
 
 
 def digest_files(paths: Sequence[Path]) -> list[str]:

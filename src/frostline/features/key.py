@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import PIL
 import torch
 
 from frostline._digest import bytes_digest, settings_digest
-from frostline.backbone.network import Backbone
+from frostline.backbone.preprocess import Preprocess
 from frostline.data.views import PLAIN, View
 
 BATCH = 16
@@ -32,7 +33,26 @@ class FeatureKey:
     digest: str
 
 
-def prefix_settings(backbone: Backbone, *, cut: str, weights: str, code: str = "") -> dict[str, object]:
+class Described(Protocol):
+    """What is known of a backbone, opened or not."""
+
+    @property
+    def name(self) -> str:
+        """How it was asked for."""
+        ...
+
+    @property
+    def architecture(self) -> str:
+        """What besides the weights defines its function."""
+        ...
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """What turns a picture into its input."""
+        ...
+
+
+def prefix_settings(backbone: Described, *, cut: str, weights: str, code: str = "") -> dict[str, object]:
     """What a frozen prefix computes, as plain JSON values: its function of normalised images of one size.
 
     Args:

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from frostline._digest import tensors_digest
 from frostline.backbone.network import Backbone
+from frostline.backbone.sealed import Recorded
 from frostline.data.views import PLAIN, View
 from frostline.features.choice import decided_engine
 from frostline.features.images import ImageSet
@@ -30,6 +32,12 @@ def backbone_subject(opened: Backbone, *, weights: str, device: torch.device, pr
     """
     settings = prefix_settings(opened, cut="backbone", weights=weights)
     return Subject(opened.body, settings, opened.preprocess, device, precision, engine)
+
+
+def recorded_subject(recorded: Recorded, *, device: torch.device, precision: str, engine: str) -> Subject:
+    """:func:`backbone_subject` for a backbone that is not opened: enough to say what is there, nothing that can be run."""
+    settings = prefix_settings(recorded, cut="backbone", weights=recorded.digest)
+    return Subject(nn.Module(), settings, recorded.preprocess, device, precision, engine)
 
 
 def prefix_subject(parts: Split, opened: Backbone, *, device: torch.device, precision: str, engine: str) -> Subject:

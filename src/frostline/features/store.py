@@ -217,7 +217,15 @@ def _read_rows(shard: np.ndarray[Any, Any], rows: np.ndarray[Any, Any], into: np
                 if file.readinto(into[place].data) != length:
                     raise OSError("the file is shorter than it was")
     except OSError as fault:
+        if isinstance(fault, FileNotFoundError) and _is_whole(mapped):  # thrown out of the cache meanwhile: what is mapped is still there
+            into[places] = shard[rows]
+            return
         raise CacheError(f"cannot be read any more ({fault})", where=path, advice="run the same command again") from fault
+
+
+def _is_whole(mapped: np.memmap[Any, Any]) -> bool:
+    """Whether the file behind a memory map, which may have no name any more, is as long as it was; reading past its end is fatal."""
+    return cast("Any", mapped)._mmap.size() >= mapped.offset + mapped.nbytes
 
 
 def _error(rows: torch.Tensor, stored: np.ndarray[Any, Any], storage: str) -> float:

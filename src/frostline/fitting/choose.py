@@ -125,7 +125,7 @@ def choose_head(
     features = sources.train.first.to(device)
     rule = default_hyper(images=number, head="linear", backbone_trained=False)
     hyper = override(rule, epochs=given.epochs if phase.epochs is None else phase.epochs, batch_size=given.batch_size)
-    swept = sweep(features, sources.train.labels, model.num_classes, count, hyper, given.seed, number)
+    swept = sweep(features, sources.train.labels, model.num_classes, count, hyper, given.seed, sources.train.units, number)
     yield swept
     key = swept.chosen.candidate
     model.put_head(key.head, given.seed)

@@ -14,7 +14,7 @@ from frostline.features.depths import END, Depths, at_depths
 from frostline.features.extract import FeatureProgress
 from frostline.features.images import ImageSet
 from frostline.fitting.events import CachePlanned, DepthChosen, FeaturesReady
-from frostline.fitting.folds import Fold, stratified_folds
+from frostline.fitting.folds import Fold, can_be_folded, stratified_folds
 from frostline.fitting.held import Held, best_held, fall, ridge_held
 from frostline.fitting.hyper import default_hyper
 from frostline.fitting.phase import Given, Ready
@@ -78,7 +78,7 @@ def choose_depth(
     rows = {d: i for i, d in enumerate(usable.train.digests)}
     judged = torch.tensor([rows[d] for d in few.train.digests if d in rows])
     labels = sources.train.labels.cpu()[judged]
-    folds = stratified_folds(labels, FOLDS, given.seed)
+    folds = stratified_folds(labels, FOLDS, given.seed, [sources.train.units[row] for row in judged.tolist()])
     features = depths.layout.unpack(_matrix(sources.train)[judged])
     named = dict(zip(depths.names, features, strict=True))
     ridge = {n: ridge_held(f, labels, model.num_classes, folds) for n, f in named.items()}
@@ -95,10 +95,18 @@ def choose_depth(
     return Ready(at, replace(prefix, layout=at.layout), own, usable)
 
 
-def wants_depth(model: TransferModel, *, auto: bool) -> bool:
-    """Whether the head asks for a depth to be chosen; under the strategy ``auto`` a plain linear one does."""
+def wants_depth(model: TransferModel, train: ImageSet, *, auto: bool) -> bool:
+    """Whether the head asks for a depth to be chosen; under the strategy ``auto`` a plain linear one does, where the images allow it.
+
+    Args:
+        model: with its head.
+        train: the images that would be held out in turn.
+        auto: whether the strategy is ``auto``.
+    """
     spec = model.head_spec
-    return spec.at == AUTO or (auto and spec.kind == "linear" and spec.at is None)
+    if auto and spec.kind == "linear" and spec.at is None:
+        return can_be_folded(torch.tensor(train.labels), train.units)
+    return spec.at == AUTO
 
 
 def sampled(images: ImageSet, most: int, seed: int) -> ImageSet:
@@ -195,4 +203,4 @@ def _matrix(source: FeatureRows) -> torch.Tensor:
 def _only(source: Source, place: int) -> FeatureRows:
     assert isinstance(source, FeatureRows)
     part = source.layout.parts[place]
-    return FeatureRows((source.layout.unpack(_matrix(source))[place].contiguous(),), source.labels, Layout((part,)), source.seed)
+    return replace(source, views=(source.layout.unpack(_matrix(source))[place].contiguous(),), layout=Layout((part,)))

@@ -193,7 +193,7 @@ def _cached(
     extracted = Extracted(sum(e.decoded for e in done), sum(e.forwarded for e in done), sum(e.seconds for e in done), worst)
     yield FeaturesReady(extracted, size, images.skipped[len(before) :], prefix.engine.facts())
     rows = tuple(_rows(stores[view], images.train.digests, prefix, len(views) if on_disk else 0) for view in views)
-    train = FeatureRows(rows, _labels(images.train, prefix.device), prefix.layout, seed)
+    train = FeatureRows(rows, _labels(images.train, prefix.device), prefix.layout, seed, images.train.units)
     val = None
     if images.val is not None:
         held = _rows(stores[PLAIN], images.val.digests, prefix, int(on_disk))

@@ -135,7 +135,7 @@ def solve_phase(
         raise RecipeError(f"a {spec} head takes features in memory", where="--head", advice="leave out --no-cache")
     features, labels = task.train.first, task.train.labels
     if chosen is None:
-        folds = stratified_folds(labels, FOLDS, task.seed)
+        folds = stratified_folds(labels, FOLDS, task.seed, task.train.units)
         judged = cross_validate_solved(spec, features, labels, head.linear.out_features, folds)
         chosen = best_of(judged)
         yield Solved(judged, chosen, len(folds), time.perf_counter() - began)

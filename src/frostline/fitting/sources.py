@@ -42,12 +42,14 @@ class FeatureRows:
         labels: ``(N,)`` int64, on the device of training.
         layout: what a row holds.
         seed: of the places.
+        units: for each image the number of what it belongs to (its copies, its group); empty: each is on its own.
     """
 
     views: tuple[torch.Tensor | StoredRows, ...]
     labels: torch.Tensor
     layout: Layout
     seed: int = 0
+    units: tuple[int, ...] = ()
 
     @property
     def first(self) -> torch.Tensor:

@@ -64,7 +64,14 @@ def _around(centre: float, count: int, step: float) -> list[float]:
 
 
 def sweep(
-    features: torch.Tensor, labels: torch.Tensor, classes: int, count: int, hyper: Hyper, seed: int, images: int | None = None
+    features: torch.Tensor,
+    labels: torch.Tensor,
+    classes: int,
+    count: int,
+    hyper: Hyper,
+    seed: int,
+    units: Sequence[int] = (),
+    images: int | None = None,
 ) -> Swept:
     """Cross-validate ``count`` heads, and solved ones where that is cheap, on training images.
 
@@ -75,13 +82,14 @@ def sweep(
         count: heads that are trained step by step.
         hyper: epochs (at most 20 are run), batch size and warm-up.
         seed: of folds, first weights and order.
+        units: for each image the number of what it belongs to (its copies, its group); empty: each is on its own.
         images: what the rule that the grid is made around is asked for; ``N`` unless given.
 
     Raises:
-        RecipeError: a class has one image only.
+        RecipeError: a class has one image only, or one group.
     """
     began = time.perf_counter()
-    folds = stratified_folds(labels, FOLDS, seed)
+    folds = stratified_folds(labels, FOLDS, seed, units)
     hyper = replace(hyper, epochs=min(hyper.epochs, MOST_EPOCHS))
     candidates = grid(count, len(labels) if images is None else images)
     judged = list(cross_validate(candidates, features, labels, classes, folds, hyper, seed))

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from frostline._device import resolve_device
+from frostline.data.units import exact_copies, grouped, joined
 from frostline.errors import DataError
 from frostline.features import Extracted, FeatureStore, ImageSet, ensure_features
 from frostline.features.extract import Prefix
@@ -20,7 +21,6 @@ from frostline.fitting.prepare import Compute, Labelled, prefix_of
 from frostline.freeze import FreezePlan
 from frostline.freeze.cut import split_resolved
 from frostline.gather import AtHand, gather
-from frostline.quality.copies import exact_copies, grouped, joined
 from frostline.quality.files import converted, read_headers, tiny
 from frostline.quality.findings import RANKED, DataQuality, Judged, Outlier, Picture
 from frostline.quality.held_out import HeldOut, held_out

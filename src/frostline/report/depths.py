@@ -16,7 +16,7 @@ from frostline.features.engine import plain
 from frostline.features.extract import Prefix
 from frostline.features.known import prefix_subject
 from frostline.fitting.depth import sampled, tapped
-from frostline.fitting.folds import stratified_folds
+from frostline.fitting.folds import can_be_folded, stratified_folds
 from frostline.fitting.held import ridge_held
 from frostline.report.judged import Listed
 from frostline.report.svg import WIDTH, dot, drawing, line, text
@@ -45,7 +45,7 @@ def depths_of(run: Run, listed: Listed, cache: Path | None, device: torch.device
     if cache is None or not recipe.head_alone or not (cache / "features").is_dir():
         return ()
     images = sampled(listed.images["train"] + listed.images["val"], SAMPLE, recipe.seed)
-    if not len(images) or min(torch.bincount(torch.tensor(images.labels), minlength=len(run.classes)).tolist()) < 2:
+    if len(set(images.labels)) < len(run.classes) or not can_be_folded(torch.tensor(images.labels), images.units):
         return ()
     depths, parts = tapped(run.model.opened, torch.nn.Identity())
     subject = prefix_subject(parts, run.model.opened, device=device, precision=recipe.precision, engine=recipe.engine)
@@ -60,7 +60,7 @@ def depths_of(run: Run, listed: Listed, cache: Path | None, device: torch.device
         return ()
     images = images.without(store.skipped)
     labels = torch.tensor(images.labels)
-    folds = stratified_folds(labels, FOLDS, recipe.seed)
+    folds = stratified_folds(labels, FOLDS, recipe.seed, images.units)
     found = [ridge_held(f, labels, len(run.classes), folds) for f in depths.layout.unpack(store.gather(images.digests))]
     return tuple(Depth(name, held.accuracy, held.interval) for name, held in zip(depths.names, found, strict=True))
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 
+from frostline.data.units import exact_copies, grouped, joined
 from frostline.data.views import PLAIN
 from frostline.features import FeatureStore, ImageSet
 from frostline.features.extract import Prefix
-from frostline.quality.copies import exact_copies, grouped, joined
 from frostline.quality.examination import pooled
 from frostline.quality.held_out import held_out
 from frostline.quality.suspects import Suspect, find_suspects

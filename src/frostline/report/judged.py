@@ -76,7 +76,8 @@ def still_there(manifest: Manifest) -> Listed:
         there = [r for r in records if is_there(r.path)]
         missing[split] = tuple(r.path for r in records if not is_there(r.path))
         labels = tuple(r.label for r in there if r.label is not None)
-        images[split] = ImageSet(tuple(r.path for r in there), tuple(digest_files([r.path for r in there])), labels)
+        groups = tuple(r.group for r in there) if any(r.group is not None for r in there) else ()
+        images[split] = ImageSet(tuple(r.path for r in there), tuple(digest_files([r.path for r in there])), labels, groups)
     return Listed(images, {r.path: r.group for r in manifest.records}, missing)
 
 

@@ -1,4 +1,4 @@
-"""Exact copies: files with the same content, by the digest of their bytes."""
+"""Which images belong together: files with the same content, by the digest of their bytes, and those of one group."""
 
 from __future__ import annotations
 
@@ -59,3 +59,19 @@ def joined(count: int, links: Sequence[Sequence[int]]) -> list[int]:
             a, b = root(link[0]), root(row)
             parent[max(a, b)] = min(a, b)
     return [root(row) for row in range(count)]
+
+
+def units_of(digests: Sequence[str], groups: Sequence[str | None] = ()) -> tuple[int, ...]:
+    """What must not be on both sides of a split, numbered: a picture with its copies, a group, or what these link.
+
+    Args:
+        digests: of each image's content.
+        groups: of each image, or empty where there are none.
+
+    Returns:
+        For each image the smallest row number of what it belongs to; images on their own have their own.
+
+    >>> units_of(["a", "b", "a", "c", "d"], ["hive 1", "hive 2", None, "hive 1", "hive 3"])
+    (0, 1, 0, 0, 4)
+    """
+    return tuple(joined(len(digests), [*exact_copies(digests), *grouped(groups)]))
