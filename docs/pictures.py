@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import textwrap
 from html import escape
 from pathlib import Path
 
@@ -102,7 +103,11 @@ def draw(work: Path, out: Path) -> None:
         shoot(page, out / "report-phone.png", 844)
         served(Path("run"), sorted((work / "digits/test/3").iterdir())[0].resolve(), page, out / "serve.png", work)
     advice = frostline("advise", "digits", "--quiet", cwd=work).rstrip().splitlines()
-    terminal("frostline advise digits", [line if len(line) <= 130 else line[:129] + "…" for line in advice], out / "advise.svg")
+    terminal(
+        "frostline advise digits",
+        [part for line in advice for part in textwrap.wrap(line, 110, replace_whitespace=False, drop_whitespace=False) or [""]],
+        out / "advise.svg",
+    )
 
 
 def main() -> None:

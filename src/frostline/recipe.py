@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import tomllib
 from dataclasses import fields
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Literal
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from frostline.data._names import shown
 from frostline.errors import RecipeError
 from frostline.fitting.hyper import Options
 
@@ -62,6 +64,20 @@ class Recipe(BaseModel):
     def options(self) -> Options:
         """What is added to plain training."""
         return Options(**{f.name: getattr(self, f.name) for f in fields(Options)})
+
+    def command(self) -> str:
+        """The command line that carries it out: the flags of what is not as it is by default, safe to print and to paste."""
+        default = Recipe(data=self.data).model_dump()
+        flags: list[str] = []
+        for name, value in self.model_dump(exclude_none=True).items():
+            if name == "data" or value == default[name]:
+                continue
+            if name == "cache":
+                flags.append("--no-cache")
+            else:
+                flag = f"--{name.replace('_', '-')}"
+                flags += [flag] if value is True else [flag, shlex.quote(shown(value))]
+        return " ".join(["frostline train", shlex.quote(shown(self.data)), *flags])
 
     def to_toml(self) -> str:
         """As TOML; settings that the rule decides are left out."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -35,7 +36,12 @@ def test_words_draw_every_depth_and_say_what_to_run(frostline, split_images):
     assert ran.returncode == 0, ran.stderr
     for name in ("stem.0", "body.0", "backbone", "the head alone", "--unfreeze all"):
         assert name in ran.stdout
-    assert f"frostline train {split_images}" in ran.stdout
+    told = json.loads(frostline("advise", split_images, *TINY, "--json").stdout)["recommended"]
+    first, second = (line.strip() for line in ran.stdout.rstrip().splitlines()[-2:])
+    wanted = {f"--{name} {value}" for name, value in told.items() if value not in ("none", "linear", "plain")}
+    assert first.startswith(f"frostline train {split_images} --backbone tiny_net:build")
+    assert set(re.findall(r"--\S+ \S+", first)) == wanted | {"--backbone tiny_net:build"}
+    assert second == f"frostline train {split_images} --backbone tiny_net:build --strategy auto"
     assert "█" in ran.stdout
 
 

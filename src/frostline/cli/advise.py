@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from frostline.advise import Advice
     from frostline.advise.evidence import Evidence
     from frostline.advise.recommend import Candidate
+    from frostline.recipe import Recipe
 
 _BAR = 32
 
@@ -67,10 +68,10 @@ def advise(
     if json:
         print_json(advice_json(advice))
     else:
-        _print(advice, str(data))
+        _print(advice, recipe)
 
 
-def _print(advice: Advice, data: str) -> None:
+def _print(advice: Advice, recipe: Recipe) -> None:
     several = len(advice.evidences) > 1
     for evidence in advice.evidences:
         _print_depths(evidence)
@@ -83,9 +84,9 @@ def _print(advice: Advice, data: str) -> None:
         print("  ".join(cell.ljust(w) for cell, w in zip(row, wide, strict=True)).rstrip())
     print(f"\n{advice.recommendation.why}")
     pick = advice.recommendation.pick
-    plan = "" if pick.unfreeze == "none" else f" --unfreeze {pick.unfreeze} --strategy {pick.strategy}"
-    print(f"next\n  frostline train {data}{f' --backbone {pick.backbone}' if several else ''}{plan}")
-    print(f"  frostline train {data} --strategy auto")
+    picked = recipe.model_copy(update={n: getattr(pick, n) for n in ("backbone", "unfreeze", "head", "strategy")})
+    print(f"next\n  {picked.command()}")
+    print(f"  {recipe.model_copy(update={'backbone': pick.backbone, 'strategy': 'auto'}).command()}")
 
 
 def _print_depths(evidence: Evidence) -> None:

@@ -77,29 +77,13 @@ def commands(report: Report) -> list[tuple[str, str]]:
     """What to do with the run: a few words and a command line each."""
     run = shlex.quote(report.folder)
     return [
-        ("Train it again", reproduce(report)),
+        ("Train it again", report.recipe.command()),
         ("Label other pictures", f"frostline predict {run} PICTURE.jpg"),
         ("Score it on other labelled pictures", f"frostline evaluate {run} LABELLED_FOLDER"),
         ("Serve it: an HTTP API and a web page on this machine", f"frostline serve {run}"),
         ("Take it elsewhere", f"frostline export {run} --format onnx"),
         ("Look for wrong labels, copies and outliers", f"frostline data {shlex.quote(shown(report.recipe.data))} --out data.html"),
     ]
-
-
-def reproduce(report: Report) -> str:
-    """The command line that makes the run again: the flags of the recipe that are not what they are by default."""
-    settings = report.recipe.model_dump(exclude_none=True)
-    default = type(report.recipe)(data=report.recipe.data).model_dump()
-    flags: list[str] = []
-    for name, value in settings.items():
-        if name == "data" or value == default[name]:
-            continue
-        if name == "cache":
-            flags.append("--no-cache")
-        else:
-            flag = f"--{name.replace('_', '-')}"
-            flags += [flag] if value is True else [flag, shlex.quote(shown(value))]
-    return " ".join(["frostline train", shlex.quote(shown(report.recipe.data)), *flags])
 
 
 def _changed(report: Report) -> int | None:
