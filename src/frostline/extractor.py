@@ -44,7 +44,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
     def __init__(
         self,
         backbone: str = "tf_efficientnet_lite0",
-        weights: str = "default",
+        weights: str | Path = "default",
         cache_dir: str | Path | None = None,
         device: str = "auto",
         replace_layer: str | None = None,
@@ -108,7 +108,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
 
     def _on_record(self, images: ImageSet, cache: Path, device: torch.device) -> Backbone | None:
         """The backbone as it was recorded, where that is enough: a search transforms the same pictures again and again."""
-        recorded = recorded_backbone(self.backbone, self.weights, cache)
+        recorded = recorded_backbone(self.backbone, str(self.weights), cache)
         if recorded is None:
             return None
         subject = recorded_subject(recorded, device=device, precision=self.precision, engine="auto")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from frostline.errors import RecipeError
 from frostline.features.images import ImageSet
 from frostline.fitting.calibrate import calibrated
 from frostline.fitting.events import Event, Finished
-from frostline.fitting.folds import stratified_folds
+from frostline.fitting.folds import Fold, stratified_folds
 from frostline.fitting.metrics import wilson
 from frostline.gather import AtHand
 from frostline.model import TransferModel
@@ -44,35 +44,77 @@ class Nested:
     folds: int
 
 
+@dataclass(frozen=True)
+class Part:
+    """One of the models of nested cross-validation.
+
+    Attributes:
+        train: images to train it on.
+        val: that choose its epochs.
+        held: that it is judged by.
+    """
+
+    train: ImageSet
+    val: ImageSet
+    held: ImageSet
+
+
+def parts_of(recipe: Recipe, images: ImageSet) -> list[Part]:
+    """The images of each model; asked for before anything is trained, for they may be too few.
+
+    Args:
+        recipe: what to do; ``recipe.nested`` is the number of folds.
+        images: of training and validation together.
+
+    Raises:
+        RecipeError: a class has too few images, or groups of them.
+    """
+    found: list[Part] = []
+    for fold in stratified_folds(torch.tensor(images.labels), recipe.nested, recipe.seed, images.units):
+        outer = images.only(fold.train.tolist())
+        inner = _inner(outer, recipe.seed)
+        train = outer.only(inner.train.tolist())
+        if recipe.sweep or recipe.head in ("ridge", "logistic"):  # which cut them once more
+            stratified_folds(torch.tensor(train.labels), INNER, recipe.seed, train.units)
+        found.append(Part(train, outer.only(inner.held.tolist()), images.only(fold.held.tolist())))
+    return found
+
+
+def _inner(outer: ImageSet, seed: int) -> Fold:
+    labels = torch.tensor(outer.labels)
+    try:
+        return stratified_folds(labels, INNER, seed, outer.units)[0]
+    except RecipeError:  # one group of a class is left: it may choose epochs for itself, and judges nothing
+        return stratified_folds(labels, INNER, seed)[0]
+
+
 def nested(
-    recipe: Recipe, at_hand: AtHand, train: Callable[[TransferModel, ImageSet, ImageSet], Iterator[Event]], cache: Path | None
+    recipe: Recipe,
+    at_hand: AtHand,
+    parts: Sequence[Part],
+    train: Callable[[TransferModel, ImageSet, ImageSet], Iterator[Event]],
+    cache: Path | None,
 ) -> Nested:
     """Train the recipe once a fold, on the training and validation images together.
 
     Args:
-        recipe: what to do; ``recipe.nested`` is the number of folds.
+        recipe: what to do.
         at_hand: images and backbone as they were before training.
+        parts: from :func:`parts_of`.
         train: fits a model on some images, judged by others.
         cache: folder of the feature cache; with it, frozen layers are not run again.
-
-    Raises:
-        RecipeError: a class has too few images for that many folds.
     """
     images = at_hand.images["train"] + at_hand.images["val"]
-    folds = stratified_folds(torch.tensor(images.labels), recipe.nested, recipe.seed, images.units)
     right, loss, count = 0, 0.0, 0
-    for fold in folds:
+    for part in parts:
         model = TransferModel(at_hand.model.opened, recipe.head, len(at_hand.manifest.classes), recipe.seed)
-        outer = images.only(fold.train.tolist())
-        inner = stratified_folds(torch.tensor(outer.labels), INNER, recipe.seed, outer.units)[0]
-        own = outer.only(inner.train.tolist()), outer.only(inner.held.tolist())
-        finished = next(e for e in train(model, *own) if isinstance(e, Finished))
+        finished = next(e for e in train(model, part.train, part.val) if isinstance(e, Finished))
         calibrated(model.head, finished, recipe.seed)
         run = Run(Path(), recipe, {}, at_hand.manifest.classes, model)
         prefix = run.prefix_as_trained(resolve_device(recipe.device), images, cache)
-        scores, _ = evaluate_images(run, images.only(fold.held.tolist()), prefix, cache=cache)
+        scores, _ = evaluate_images(run, part.held, prefix, cache=cache)
         right, loss, count = right + round(scores.accuracy * scores.n), loss + scores.log_loss * scores.n, count + scores.n
-    return Nested(count, right / count, wilson(right, count), loss / count, len(folds))
+    return Nested(count, right / count, wilson(right, count), loss / count, len(parts))
 
 
 def check_nested(recipe: Recipe) -> None:

@@ -25,7 +25,7 @@ from frostline.freeze import FreezePlan
 from frostline.freeze.cut import split_resolved
 from frostline.gather import AtHand, by_split, gather, read_images
 from frostline.model import TransferModel
-from frostline.nested import check_nested, nested
+from frostline.nested import check_nested, nested, parts_of
 from frostline.quality.leak import leaks_of
 from frostline.recipe import Recipe
 from frostline.run import Run, RunRecord, write_run
@@ -40,9 +40,9 @@ Listener = Callable[[Event], None]
 
 def train(
     recipe: Recipe,
-    out: Path,
+    out: str | Path,
     *,
-    cache: Path | None,
+    cache: str | Path | None,
     listen: Listener,
     offline: bool = False,
     startup: float = 0.0,
@@ -68,9 +68,12 @@ def train(
         FrostlineError: what was asked for cannot be done; nothing was written to ``out`` that hinders another try.
     """
     began = time.perf_counter()
+    out, cache = Path(out), None if cache is None else Path(cache)
     check_nested(recipe)
     (check_begun if resume else claim)(out)
     at_hand = gather(recipe, cache, offline=offline)
+    tested = at_hand.images["test"]
+    parts = parts_of(recipe, at_hand.images["train"] + at_hand.images["val"]) if recipe.nested and not len(tested) else ()
     identity = identity_of(at_hand.manifest, at_hand.digests, at_hand.model.opened, resolve_device(recipe.device))
     journal = Journal.resume(out, identity) if resume else Journal(out)
     if resume:
@@ -93,16 +96,13 @@ def train(
             raise fault
     run = Run(out, recipe, {}, at_hand.manifest.classes, at_hand.model)
     finished, calibration = calibrated(run.model.head, next(e for e in events if isinstance(e, Finished)), recipe.seed)
-    tested = at_hand.images["test"]
     test = evaluate_images(run, tested, _prefix(run, at_hand, cache), cache=cache)[0] if len(tested) else None
     familiar = familiar_of(run, finished, at_hand.images["train"], at_hand.manifest, lambda: _prefix(run, at_hand, cache), cache)
     if familiar is not None:
         write_familiar(out, familiar)
     leaks = leaks_of(at_hand.manifest, at_hand.digests, finished)
     timing = Timing(startup, began, time.perf_counter())
-    folds = None
-    if recipe.nested and test is None:
-        folds = nested(recipe, at_hand, lambda model, *sets: _fit(recipe, model, sets, cache, None, None), cache)
+    folds = nested(recipe, at_hand, parts, lambda model, *sets: _fit(recipe, model, sets, cache, None, None), cache) if parts else None
     honest = Honest(test, None if folds is None else asdict(folds), baselines_of(finished), calibration, leaks)
     summary = summarise(run, [*events[:-1], finished], honest, at_hand.manifest, journal.phases, timing)
     summary = write_run(out, RunRecord(recipe, summary, journal.epochs, at_hand.manifest, at_hand.model, at_hand.original))

@@ -28,7 +28,7 @@ from frostline.fitting.sources import FeatureRows
 from frostline.run import Run
 
 
-def evaluate(run: Run, data: Path, *, cache: Path | None, device: str = "auto") -> tuple[Scores, list[tuple[Path, str]]]:
+def evaluate(run: Run, data: str | Path, *, cache: str | Path | None, device: str = "auto") -> tuple[Scores, list[tuple[Path, str]]]:
     """Score a run on labelled images; class folders are matched by name.
 
     Returns:
@@ -37,7 +37,7 @@ def evaluate(run: Run, data: Path, *, cache: Path | None, device: str = "auto") 
     Raises:
         DataError: no labelled images, or a class that the run does not know.
     """
-    images = ImageSet.of(read_labelled(data, run.classes))
+    images, cache = ImageSet.of(read_labelled(Path(data), run.classes)), None if cache is None else Path(cache)
     return evaluate_images(run, images, run.fast_prefix(resolve_device(device), images, cache), cache=cache)
 
 
@@ -206,7 +206,7 @@ class Labeller:
         return Prediction(name, label, probabilities, None, unfamiliarity)
 
 
-def predict(run: Run, paths: Iterable[Path], *, device: str = "auto") -> Iterator[Prediction]:
+def predict(run: Run, paths: Iterable[str | Path], *, device: str = "auto") -> Iterator[Prediction]:
     """Label files one after the other, in their order; a file that is no image gives an error and the rest go on.
 
     Names are asked for as there is room, and answers come while later files are read: of any number of files no more than two batches are
@@ -215,7 +215,7 @@ def predict(run: Run, paths: Iterable[Path], *, device: str = "auto") -> Iterato
     Raises:
         RunError: the run's record of what is familiar is damaged, or belongs to another backbone.
     """
-    yield from label_files(Labeller(run, device), paths)
+    yield from label_files(Labeller(run, device), map(Path, paths))
 
 
 def label_files(labeller: Labeller, paths: Iterable[Path]) -> Iterator[Prediction]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -173,6 +174,15 @@ def test_a_sample_keeps_every_class_at_its_share():
     assert (few.labels.count(0), few.labels.count(1)) == (90, 10)
     assert list(few.paths) == sorted(few.paths, key=int)
     assert sampled(images, 1000, 0) is images
+
+
+def test_a_sample_has_two_groups_of_every_class_that_has_them():
+    labels, groups = (0,) * 294 + (1,) * 6, (None,) * 294 + ("a",) * 3 + ("b",) * 3
+    images = ImageSet(tuple(Path(f"{i}") for i in range(300)), tuple(f"{i:064}" for i in range(300)), labels, groups)
+    for seed in range(20):
+        few = sampled(images, 100, seed)
+        assert {g for g in few.groups if g} == {"a", "b"}
+        stratified_folds(torch.tensor(few.labels), 5, seed, few.units)
 
 
 def test_reaches_begin_at_the_depth_before_what_is_unfrozen():

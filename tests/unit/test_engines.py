@@ -386,6 +386,7 @@ def test_what_cannot_be_loaded_ahead_is_said_where_it_is_wanted(subject, many, t
     for model in tmp_path.rglob("model.xml"):
         model.write_text("<none>")
     ready.begin_to_make(engine)
+    assert choice._openvino._begun
     with pytest.raises(CacheError, match="cannot be used any more"):
         engine.run(images_of((16, 3, 32, 32)))
     assert choose_engine(subject, many, tmp_path).name == "openvino"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -64,6 +65,9 @@ def test_a_backbone_on_record_is_opened_for_new_pictures_only(labelled, tmp_path
     assert len(opened) == 1
     assert extractor.transform(X[:8]).shape == (8, 1280)
     assert len(opened) == 2
+    weights = tmp_path / "weights.safetensors"
+    save_file(fl.open_backbone("tf_efficientnet_lite0").body.state_dict(), weights)
+    assert np.allclose(FeatureExtractor(weights=weights, cache_dir=tmp_path).transform(X[:6]), want, atol=1e-5)
     assert np.allclose(FeatureExtractor().transform(X[:6]), want, atol=1e-5)
 
 

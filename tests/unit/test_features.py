@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -265,6 +266,10 @@ def test_values_too_large_for_fp16_are_refused():
     with pytest.raises(CacheError, match=r"too large for fp16.*use bf16"):
         encode(torch.tensor([[1e5]]), "fp16")
     assert decode_rows(encode(torch.tensor([[1e5]]), "bf16"), "bf16")[0, 0] == pytest.approx(1e5, rel=2**-8)
+
+
+def test_a_cache_may_be_named_by_a_string():
+    assert Compute("here") == Compute(Path("here"))  # pyright: ignore[reportArgumentType]
 
 
 def test_what_is_pruned_meanwhile_is_still_there_for_who_reads_it(opened, listed, tmp_path):

@@ -137,7 +137,7 @@ def gather_evidence(
 
     Raises:
         DataError: nothing that can be read is left.
-        RecipeError: a class has one image only.
+        RecipeError: a class has one image only, or too few groups.
     """
     began = time.perf_counter()
     sample = sampled(images, SAMPLE, seed)

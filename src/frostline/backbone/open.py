@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from torch import nn
 
 from frostline.backbone.network import Backbone
 from frostline.backbone.spec import BackboneSpec
 
 
-def open_backbone(source: str | nn.Module, weights: str = "default", *, replace: str | None = None, offline: bool = False) -> Backbone:
+def open_backbone(
+    source: str | nn.Module, weights: str | Path = "default", *, replace: str | None = None, offline: bool = False
+) -> Backbone:
     """Open a pre-trained network without its classifier, in strict agreement with its weights.
 
     Args:
@@ -25,6 +29,7 @@ def open_backbone(source: str | nn.Module, weights: str = "default", *, replace:
     >>> open_backbone("tf_efficientnet_lite0").report.loaded
     296
     """
+    weights = str(weights)
     if isinstance(source, nn.Module):
         from frostline.backbone._own import wrap_module
 

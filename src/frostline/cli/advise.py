@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -61,6 +62,7 @@ def advise(
             "storage": storage,
             "device": device,
             "seed": seed,
+            "cache": False if no_cache else None,
         }
         recipe = make_recipe({n: v for n, v in given.items() if v is not None})
         with Screen(quiet=quiet) as screen:
@@ -68,10 +70,10 @@ def advise(
     if json:
         print_json(advice_json(advice))
     else:
-        _print(advice, recipe)
+        _print(advice, recipe, "" if cache_dir is None else f" --cache-dir {shlex.quote(str(cache_dir))}")
 
 
-def _print(advice: Advice, recipe: Recipe) -> None:
+def _print(advice: Advice, recipe: Recipe, more: str) -> None:
     several = len(advice.evidences) > 1
     for evidence in advice.evidences:
         _print_depths(evidence)
@@ -85,8 +87,8 @@ def _print(advice: Advice, recipe: Recipe) -> None:
     print(f"\n{advice.recommendation.why}")
     pick = advice.recommendation.pick
     picked = recipe.model_copy(update={n: getattr(pick, n) for n in ("backbone", "unfreeze", "head", "strategy")})
-    print(f"next\n  {picked.command()}")
-    print(f"  {recipe.model_copy(update={'backbone': pick.backbone, 'strategy': 'auto'}).command()}")
+    print(f"next\n  {picked.command()}{more}")
+    print(f"  {recipe.model_copy(update={'backbone': pick.backbone, 'strategy': 'auto'}).command()}{more}")
 
 
 def _print_depths(evidence: Evidence) -> None:

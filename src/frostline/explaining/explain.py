@@ -18,7 +18,7 @@ from frostline.use import Labeller
 
 
 def explain(
-    run: Run, paths: Iterable[Path], *, method: str = "gradcam", label: str | None = None, device: str = "auto"
+    run: Run, paths: Iterable[str | Path], *, method: str = "gradcam", label: str | None = None, device: str = "auto"
 ) -> Iterator[Explanation | DecodeError]:
     """Say of each picture which pixels spoke for a class, and which training images it is most like.
 

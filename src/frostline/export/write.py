@@ -47,7 +47,7 @@ class Exported:
     what: str
 
 
-def export(run: Run, format: str, out: Path, *, preprocess: Inside | None = None, check_on: Path | None = None) -> Exported:
+def export(run: Run, format: str, out: str | Path, *, preprocess: Inside | None = None, check_on: str | Path | None = None) -> Exported:
     """Write a run in another form, if what was written answers as the run does.
 
     Args:
@@ -62,6 +62,7 @@ def export(run: Run, format: str, out: Path, *, preprocess: Inside | None = None
             disagrees with the run. Nothing is left of it.
         DataError: there are no pictures in ``check_on``.
     """
+    out = Path(out)
     if format not in FORMATS:
         raise ExportError(f"no format is called {format!r}", where="--format", advice=f"use {', '.join(FORMATS)}")
     if format == "safetensors" and preprocess == "inside":
@@ -72,7 +73,7 @@ def export(run: Run, format: str, out: Path, *, preprocess: Inside | None = None
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ExportError("exists already", where=out, advice="give another --out, or remove it")
     run.model.to(torch.device("cpu"))
-    pictures = pictures_of(run) if check_on is None else pictures_in(check_on, run.classes)
+    pictures = pictures_of(run) if check_on is None else pictures_in(Path(check_on), run.classes)
     new_folders = [folder for folder in out.parents if not folder.exists()]
     try:
         with atomic_folder(out) as made:

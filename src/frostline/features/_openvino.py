@@ -135,7 +135,7 @@ def begin_to_load(path: Path, precision: str) -> None:
 def load(path: Path, precision: str) -> Run:
     """What :func:`save` wrote, ready to run."""
     begun = _begun.pop((path, precision), None)
-    return _load(path, precision) if begun is None else begun.result()
+    return _load(path, precision) if begun is None or begun.exception() is not None else begun.result()
 
 
 def _load(path: Path, precision: str) -> Run:

@@ -62,8 +62,9 @@ def is_known(subject: Subject, images: ImageSet, test: ImageSet, views: Sequence
     if engine is None:
         return False
     everything = (images + test).digests
-    keys = (feature_key(subject.settings, engine=engine.identity, device=subject.device, view=v, storage=storage) for v in (PLAIN, *views))
-    if all(not FeatureStore.open(cache, key).missing(everything) for key in keys):
-        return True
-    begin_to_make(engine)
-    return engine.name == "openvino"
+    keys = [feature_key(subject.settings, engine=engine.identity, device=subject.device, view=v, storage=storage) for v in (PLAIN, *views)]
+    if engine.name != "openvino":
+        return all(not FeatureStore.open(cache, key).missing(everything) for key in keys)
+    if any(not FeatureStore.claimed(cache, key).issuperset(everything) for key in keys):
+        begin_to_make(engine)
+    return True

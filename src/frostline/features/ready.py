@@ -166,8 +166,9 @@ class _Later:
         """The engine, images to verify it on, and what the module gives for them."""
         body = self._subject.body
         if self._name == "openvino":
+            run = _openvino.load(self._folder / _MODEL, self._precision)
             probe = load_file(self._folder / _PROBE)
             given = self._subject.normalised(probe.pop("pictures"))
-            return _openvino.load(self._folder / _MODEL, self._precision), given, tuple(t for _, t in sorted(probe.items()))
+            return run, given, tuple(t for _, t in sorted(probe.items()))
         run = plain(folded(body) or body, self._precision).run if self._name == "eager" else _compile.compiled(body, self._precision)
         return run, images, plain(body, "fp32").run(images)

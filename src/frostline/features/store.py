@@ -65,6 +65,16 @@ class FeatureStore:
         store.refresh()
         return store
 
+    @staticmethod
+    def claimed(root: Path, key: FeatureKey) -> set[str]:
+        """Digests of the images that the records of a key name, unverified: enough to guess whether something will be computed."""
+        found: set[str] = set()
+        for record in (root / "features" / key.digest[:32]).glob("*.json"):
+            with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
+                values = cast("dict[str, Any]", json.loads(record.read_bytes()))
+                found.update(values.get("digests", ()), values.get("skipped", ()))
+        return found
+
     def refresh(self) -> None:
         """Read which shards there are; each is verified the first time."""
         if not self.folder.is_dir():
@@ -177,7 +187,7 @@ class StoredRows:
     """Rows of shards, read when they are asked for; what was read is not kept in memory.
 
     Attributes:
-        shards: memory maps; only their place in their file is used, for pages that are mapped stay resident.
+        shards: memory maps; only their place in their file is used, for pages that are mapped stay resident, unless the file was removed.
         shard: which of them each row is in, ``(N,)``.
         row: which row there, ``(N,)``.
         storage: ``fp32``, ``fp16`` or ``bf16``.
@@ -195,7 +205,7 @@ class StoredRows:
         """``(n, size)`` float32 on the CPU.
 
         Raises:
-            CacheError: a shard's file is gone, or cannot be read.
+            CacheError: a shard's file is gone and was damaged before, or cannot be read.
         """
         which, row = self.shard[index].numpy(), self.row[index].numpy()
         first = self.shards[0]

@@ -109,7 +109,7 @@ def choose_head(
         ready: the features, where they were computed already.
 
     Raises:
-        RecipeError: a class has one image only.
+        RecipeError: a class has one image only, or too few groups.
         DataError: nothing that can be read is left.
     """
     if not count:

@@ -10,11 +10,12 @@ from torch import nn
 
 from frostline._rng import stream
 from frostline.backbone.network import Backbone
+from frostline.errors import RecipeError
 from frostline.features.depths import END, Depths, at_depths
 from frostline.features.extract import FeatureProgress
 from frostline.features.images import ImageSet
 from frostline.fitting.events import CachePlanned, DepthChosen, FeaturesReady
-from frostline.fitting.folds import Fold, can_be_folded, stratified_folds
+from frostline.fitting.folds import Fold, stratified_folds
 from frostline.fitting.held import Held, best_held, fall, ridge_held
 from frostline.fitting.hyper import default_hyper
 from frostline.fitting.phase import Given, Ready
@@ -65,6 +66,9 @@ def choose_depth(
         given: seed and views.
         compute: how features are had.
         device: where the model is.
+
+    Raises:
+        RecipeError: it was asked for, and a class has one image only, or too few groups.
     """
     depths, parts = tapped(model.opened, model.head)
     few = Labelled(sampled(images.train, MOST_JUDGED, given.seed), None)
@@ -78,7 +82,12 @@ def choose_depth(
     rows = {d: i for i, d in enumerate(usable.train.digests)}
     judged = torch.tensor([rows[d] for d in few.train.digests if d in rows])
     labels = sources.train.labels.cpu()[judged]
-    folds = stratified_folds(labels, FOLDS, given.seed, [sources.train.units[row] for row in judged.tolist()])
+    try:
+        folds = stratified_folds(labels, FOLDS, given.seed, [sources.train.units[row] for row in judged.tolist()])
+    except RecipeError:
+        if model.head_spec.at == AUTO:
+            raise
+        return None  # nobody asked for it: the head stays where it is
     features = depths.layout.unpack(_matrix(sources.train)[judged])
     named = dict(zip(depths.names, features, strict=True))
     ridge = {n: ridge_held(f, labels, model.num_classes, folds) for n, f in named.items()}
@@ -95,30 +104,26 @@ def choose_depth(
     return Ready(at, replace(prefix, layout=at.layout), own, usable)
 
 
-def wants_depth(model: TransferModel, train: ImageSet, *, auto: bool) -> bool:
-    """Whether the head asks for a depth to be chosen; under the strategy ``auto`` a plain linear one does, where the images allow it.
-
-    Args:
-        model: with its head.
-        train: the images that would be held out in turn.
-        auto: whether the strategy is ``auto``.
-    """
+def wants_depth(model: TransferModel, *, auto: bool) -> bool:
+    """Whether the head asks for a depth to be chosen; under the strategy ``auto`` a plain linear one does."""
     spec = model.head_spec
-    if auto and spec.kind == "linear" and spec.at is None:
-        return can_be_folded(torch.tensor(train.labels), train.units)
-    return spec.at == AUTO
+    return spec.at == AUTO or (auto and spec.kind == "linear" and spec.at is None)
 
 
 def sampled(images: ImageSet, most: int, seed: int) -> ImageSet:
-    """At most so many images, every class at its share and with two images at least, in their order."""
+    """At most so many images, every class at its share and with images of two groups at least, where it has them; in their order."""
     if len(images) <= most:
         return images
-    labels = torch.tensor(images.labels)
+    labels, units = torch.tensor(images.labels), images.units
     kept: list[int] = []
     for name in labels.unique().tolist():
         own = (labels == name).nonzero()[:, 0]
-        order = torch.randperm(len(own), generator=stream(seed, "sample", name))
-        kept += own[order[: max(2, round(most * len(own) / len(images)))]].tolist()
+        order = own[torch.randperm(len(own), generator=stream(seed, "sample", name))].tolist()
+        count = max(2, round(most * len(own) / len(images)))
+        chosen = order[:count]
+        if len({units[row] for row in chosen}) == 1:
+            chosen += [row for row in order[count:] if units[row] != units[chosen[0]]][:1]
+        kept += chosen
     return images.only(sorted(kept))
 
 

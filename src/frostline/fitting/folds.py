@@ -1,4 +1,4 @@
-"""Folds of cross-validation: which training images judge which heads. They depend on labels and seed, nothing else."""
+"""Folds of cross-validation: which training images judge which heads. They depend on labels, groups and seed, nothing else."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def stratified_folds(labels: torch.Tensor, most: int, seed: int, units: Sequence
         units: for each image the number of what it belongs to (its copies, its group); empty: each is on its own.
 
     Raises:
-        RecipeError: a class has one image only, or lies in one group: nothing would be left to train on, or to judge by.
+        RecipeError: a class has one image only, or its groups cannot be dealt out so that every fold leaves some of it to train on.
     """
     labels = labels.cpu()
     unit = torch.unique(torch.tensor(units), return_inverse=True)[1] if units else torch.arange(len(labels))
@@ -49,32 +49,35 @@ def stratified_folds(labels: torch.Tensor, most: int, seed: int, units: Sequence
     own = torch.empty(int(unit.max()) + 1, dtype=torch.int64)
     for each, name in rarest.tolist():  # the last one counts: a unit of several classes is dealt out with the rarest of them
         own[each] = name
+    absent: list[int] = []
+    for attempt in range(_ATTEMPTS if len(pairs) > len(own) else 1):
+        number = _dealt(own, folds, seed, attempt)[unit]
+        absent = [c for f in range(folds) if (c := _absent(labels[number != f], counts)) is not None]
+        if not absent:
+            return tuple(Fold((number != f).nonzero()[:, 0], (number == f).nonzero()[:, 0]) for f in range(folds))
+    raise _too_few(labels, absent[0])
+
+
+_ATTEMPTS = 50
+"""Orders tried where groups of several classes leave a fold without one of them to train on."""
+
+
+def _dealt(own: torch.Tensor, folds: int, seed: int, attempt: int) -> torch.Tensor:
+    """A fold for each unit, class by class in a random order."""
     number = torch.empty(len(own), dtype=torch.int64)
     dealt = 0
-    for name in range(len(counts)):
+    for name in range(int(own.max()) + 1):
         rows = (own == name).nonzero()[:, 0]
-        rows = rows[torch.randperm(len(rows), generator=stream(seed, "folds", name))]
+        rows = rows[torch.randperm(len(rows), generator=stream(seed, f"folds {attempt}" if attempt else "folds", name))]
         number[rows] = (torch.arange(len(rows)) + dealt) % folds  # go on where the class before ended: folds differ by one unit at most
         dealt += len(rows)
-    of_image = number[unit]
-    for f in range(folds):
-        absent = (torch.bincount(labels[of_image != f], minlength=len(counts)) == 0) & (counts > 0)
-        if bool(absent.any()):
-            raise _too_few(labels, int(absent.nonzero()[0]))
-    return tuple(Fold((of_image != f).nonzero()[:, 0], (of_image == f).nonzero()[:, 0]) for f in range(folds))
+    return number
 
 
-def can_be_folded(labels: torch.Tensor, units: Sequence[int] = ()) -> bool:
-    """Whether every class has images to train on and others to judge by: see :func:`stratified_folds`.
-
-    Args:
-        labels: ``(N,)`` int64.
-        units: for each image the number of what it belongs to; empty: each is on its own.
-    """
-    try:
-        return len(stratified_folds(labels, 2, 0, units)) == 2
-    except RecipeError:
-        return False
+def _absent(labels: torch.Tensor, counts: torch.Tensor) -> int | None:
+    """A class that there is, and that none of the labels is of."""
+    absent = (torch.bincount(labels, minlength=len(counts)) == 0) & (counts > 0)
+    return int(absent.nonzero()[0]) if bool(absent.any()) else None
 
 
 def _too_few(labels: torch.Tensor, name: int) -> RecipeError:
@@ -82,8 +85,8 @@ def _too_few(labels: torch.Tensor, name: int) -> RecipeError:
     few = "one training image" if alone else "too few groups of training images (copies of one picture are a group)"
     return RecipeError(
         f"class number {name} has {few}, cross-validation takes at least 2 of every class",
-        where="--sweep, --head",
-        advice="add images, or use --head linear without --sweep",
+        where="training images",
+        advice="add some of that class, or do without cross-validation: --head linear, no --sweep, no --nested",
     )
 
 

@@ -132,7 +132,7 @@ def _choose(
 ) -> Generator[Event, None, tuple[Given, Ready | None]]:
     """The depth and the head, where they are to be chosen; gives the settings and the features, if they are at hand."""
     ready = None
-    if wants_depth(model, images.train, auto=given.auto):
+    if wants_depth(model, auto=given.auto):
         ready = yield from choose_depth(model, images, given, compute, device)
     return (yield from choose_head(model, phase, images, given, compute, device, sweep, ready))
 

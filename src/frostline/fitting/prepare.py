@@ -50,6 +50,10 @@ class Compute:
     engine: str = "auto"
     storage: str = "fp32"
 
+    def __post_init__(self) -> None:
+        if isinstance(self.cache, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            object.__setattr__(self, "cache", Path(self.cache))
+
 
 @dataclass(frozen=True)
 class Labelled:

@@ -128,7 +128,7 @@ def solve_phase(
         progress: kept up to date, as after one epoch.
 
     Raises:
-        RecipeError: the features are not in memory, or a class has one image only.
+        RecipeError: the features are not in memory, or a class has one image only, or too few groups.
     """
     began = time.perf_counter()
     if not isinstance(task.train, FeatureRows):

@@ -86,7 +86,7 @@ def sweep(
         images: what the rule that the grid is made around is asked for; ``N`` unless given.
 
     Raises:
-        RecipeError: a class has one image only, or one group.
+        RecipeError: a class has one image only, or too few groups.
     """
     began = time.perf_counter()
     folds = stratified_folds(labels, FOLDS, seed, units)

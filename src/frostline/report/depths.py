@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from frostline.advise.evidence import FOLDS, SAMPLE
+from frostline.errors import RecipeError
 from frostline.features import FeatureStore
 from frostline.features.choice import decided_engine
 from frostline.features.depths import END
@@ -16,7 +17,7 @@ from frostline.features.engine import plain
 from frostline.features.extract import Prefix
 from frostline.features.known import prefix_subject
 from frostline.fitting.depth import sampled, tapped
-from frostline.fitting.folds import can_be_folded, stratified_folds
+from frostline.fitting.folds import stratified_folds
 from frostline.fitting.held import ridge_held
 from frostline.report.judged import Listed
 from frostline.report.svg import WIDTH, dot, drawing, line, text
@@ -45,7 +46,7 @@ def depths_of(run: Run, listed: Listed, cache: Path | None, device: torch.device
     if cache is None or not recipe.head_alone or not (cache / "features").is_dir():
         return ()
     images = sampled(listed.images["train"] + listed.images["val"], SAMPLE, recipe.seed)
-    if len(set(images.labels)) < len(run.classes) or not can_be_folded(torch.tensor(images.labels), images.units):
+    if len(set(images.labels)) < len(run.classes):
         return ()
     depths, parts = tapped(run.model.opened, torch.nn.Identity())
     subject = prefix_subject(parts, run.model.opened, device=device, precision=recipe.precision, engine=recipe.engine)
@@ -60,7 +61,10 @@ def depths_of(run: Run, listed: Listed, cache: Path | None, device: torch.device
         return ()
     images = images.without(store.skipped)
     labels = torch.tensor(images.labels)
-    folds = stratified_folds(labels, FOLDS, recipe.seed, images.units)
+    try:
+        folds = stratified_folds(labels, FOLDS, recipe.seed, images.units)
+    except RecipeError:  # then there was nothing to measure
+        return ()
     found = [ridge_held(f, labels, len(run.classes), folds) for f in depths.layout.unpack(store.gather(images.digests))]
     return tuple(Depth(name, held.accuracy, held.interval) for name, held in zip(depths.names, found, strict=True))
 

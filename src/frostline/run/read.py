@@ -94,13 +94,14 @@ class Run:
         return torch.cat(logits).cpu().double().softmax(1)
 
 
-def read_run(folder: Path, *, offline: bool = False) -> Run:
+def read_run(folder: str | Path, *, offline: bool = False) -> Run:
     """Open a run that ``frostline train`` or ``ImageClassifier.save`` wrote.
 
     Raises:
         RunError: it is incomplete, or its weights are damaged or belong to another backbone.
         WeightsError: the published backbone that it stands on is not to be had.
     """
+    folder = Path(folder)
     layout.check_run(folder)
     recipe = read_recipe(folder / layout.RECIPE)
     summary = read_summary(folder)
