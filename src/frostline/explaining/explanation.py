@@ -80,11 +80,11 @@ class Explanation:
             draw.text((left, top + _LINE + _SMALL + 2), f"{similar.label[:10]} {similar.similarity:.2f}", _INK, font)
         return sheet
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write :meth:`picture` as a PNG."""
         stream = io.BytesIO()
         self.picture().save(stream, "PNG")
-        write_bytes(path, stream.getvalue())
+        write_bytes(Path(path), stream.getvalue())
 
     def _repr_html_(self) -> str:
         stream = io.BytesIO()
