@@ -75,6 +75,33 @@ def test_training_leaves_what_is_frozen_as_it_was(saved, images):
     assert done.audit.trainable_moved
 
 
+@pytest.mark.parametrize("head", ["conv:8", "attention"])
+@pytest.mark.parametrize("name", ["vit", "resnet", "convnext", "dinov2"])
+def test_heads_on_maps_and_tokens(saved, images, name, head):
+    model = fl.TransferModel(f"hf:{saved / name}", head)
+    *_, done = fl.fit(model, fl.FreezePlan(), images, images, epochs=1)
+    assert done.audit.frozen_unchanged
+    assert done.audit.trainable_moved
+    assert done.val_logits.shape == (60, 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["onnx", "torch-export"])
+@pytest.mark.parametrize("name", ["vit", "resnet"])
+def test_a_run_is_exported(frostline, saved, images, tmp_path, name, form):
+    if form == "onnx":
+        pytest.importorskip("onnxruntime")
+    ran = frostline("train", images, "--backbone", f"hf:{saved / name}", "--epochs", "1", "--quiet", "--out", tmp_path / "run")
+    assert ran.returncode == 0, ran.stderr
+    ran = frostline("export", tmp_path / "run", "--format", form, "--json")
+    assert ran.returncode == 0, ran.stderr
+    told = json.loads(ran.stdout)
+    assert told["max_abs_difference"] <= 1e-3 * told["largest_logit"]
+    ran = frostline("predict", tmp_path / "run", images / "red", "--format", "csv")
+    assert ran.returncode == 0, ran.stderr
+    assert len(ran.stdout.splitlines()) == 31
+
+
 def test_a_run_is_read_again(saved, images, tmp_path):
     fitted = fl.ImageClassifier(f"hf:{saved / 'resnet'}", epochs=1).fit(images)
     fitted.save(tmp_path / "run")

@@ -24,15 +24,19 @@ def _first_and_mean(x: torch.Tensor) -> torch.Tensor:
     return torch.cat([x[:, 0], x[:, 1:].mean(1)], 1)
 
 
-def _mean(x: torch.Tensor) -> torch.Tensor:
-    return x.mean((-2, -1)) if x.ndim == 4 else x.mean(1)
+def _mean_of_tokens(x: torch.Tensor) -> torch.Tensor:
+    return x.mean(1)
+
+
+def _mean_of_map(x: torch.Tensor) -> torch.Tensor:
+    return x.mean((-2, -1))
 
 
 def _as_it_is(x: torch.Tensor) -> torch.Tensor:
     return x
 
 
-_POOLS: tuple[Callable[[torch.Tensor], torch.Tensor], ...] = (_first_token, _first_and_mean, _mean)
+_POOLS: tuple[Callable[[torch.Tensor], torch.Tensor], ...] = (_first_token, _first_and_mean, _mean_of_tokens, _mean_of_map)
 
 
 class Whole(nn.Module):
