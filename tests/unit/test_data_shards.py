@@ -95,6 +95,23 @@ def test_a_run_on_shards(shards, frostline, tmp_path):
     assert clf.score(shards) == pytest.approx(np.mean(clf.predict([r.path for r in read_data(shards).records]) == labels(shards)))
 
 
+def test_what_is_made_of_a_run_on_shards_shows_and_checks_its_pictures(shards, frostline, tmp_path):
+    run = tmp_path / "run"
+    for command in (
+        ("train", shards, "--backbone", "tiny_net:build", "--epochs", "1", "--out", run),
+        ("report", run),
+        ("export", run, "--format", "torch-export", "--json"),
+        ("data", shards, "--backbone", "tiny_net:build", "--json"),
+    ):
+        done = frostline(*command)
+        assert done.returncode == 0, done.stderr
+        if command[0] == "export":
+            assert json.loads(done.stdout)["checked_on"]["pictures"].endswith("images of the run")
+    page = (run / "report.html").read_text()
+    assert "data:image/jpeg" in page
+    assert "not there any more" not in page
+
+
 def labels(shards):
     manifest = read_data(shards)
     return np.array([manifest.classes[r.label] for r in manifest.records])

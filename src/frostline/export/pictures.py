@@ -13,6 +13,7 @@ import torch
 from frostline._rng import stream
 from frostline.backbone import Preprocess
 from frostline.data.read import read_labelled
+from frostline.data.shards import is_there
 from frostline.data.table import TABLES
 from frostline.errors import DataError, DecodeError
 from frostline.features.pixels import full_batches, pixel_batches
@@ -61,7 +62,7 @@ class Pictures:
 
 def pictures_of(run: Run) -> Pictures:
     """At most 48 of the run's images that are still where they were: validation, then test, then training images."""
-    by_split = {split: [p for p in paths if p.is_file()] for split, paths in _listed(run.folder).items()}
+    by_split = {split: [p for p in paths if is_there(p)] for split, paths in _listed(run.folder).items()}
     taken: list[Path] = []
     words: list[str] = []
     for split, name in _NAMES.items():

@@ -12,6 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from frostline.data._names import shown
+from frostline.data.shards import is_there
 from frostline.errors import FrostlineError
 from frostline.features.pixels import decode_threads, load_image
 
@@ -63,7 +64,7 @@ def tiles(wanted: Sequence[Wanted]) -> list[Tile]:
         try:
             return Tile(picture, data_uri(load_image(picture.path, picture.digest)))
         except FrostlineError as fault:
-            return Tile(picture, None, "is not there any more" if not picture.path.exists() else shown(fault.fact))
+            return Tile(picture, None, shown(fault.fact) if is_there(picture.path) else "is not there any more")
 
     with ThreadPoolExecutor(decode_threads()) as pool:
         return list(pool.map(one, wanted))
