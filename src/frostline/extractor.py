@@ -95,12 +95,12 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         opened = None if cache is None else self._on_record(images, cache, device)
         if opened is None:
             opened = open_backbone(self.backbone, self.weights, replace=self.replace_layer)
-            if cache is not None:
-                record_backbone(opened, feature_shape(opened), cache)
             freeze(opened.body, trainable=(), pinned=[n for n, _ in opened.body.named_modules()])
             opened.body.to(device)
             with evaluating(opened.body):
                 layout = Layout.of([opened.body(opened.example(2).to(device))])
+            if cache is not None:
+                record_backbone(opened, layout.parts[0].shape, cache)
         else:
             layout = Layout((Crossing(feature_shape(opened)),))
         subject = backbone_subject(opened, weights=opened.digest, device=device, precision=self.precision, engine="auto")

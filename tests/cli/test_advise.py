@@ -127,25 +127,20 @@ def test_nested_cross_validation_judges_every_image_once(frostline, images, tmp_
 
 @pytest.fixture
 def in_two_groups(images, tmp_path):
-    """A table in which the class red lies in as many groups as are asked for."""
-
-    def write(groups: int):
-        rows = [
-            f"{p},{p.parent.name},{f'g{int(p.stem) % groups}' if p.parent.name == 'red' else ''}" for p in sorted(images.rglob("*.png"))
-        ]
-        table = tmp_path / f"{groups}.csv"
-        table.write_text("\n".join(["path,label,group", *rows]))
-        return table
-
-    return write
+    """A table in which the class red lies in two groups."""
+    groups = {"red": ("g0", "g1"), "green": ("", "")}
+    rows = [f"{p},{p.parent.name},{groups[p.parent.name][int(p.stem) % 2]}" for p in sorted(images.rglob("*.png"))]
+    table = tmp_path / "table.csv"
+    table.write_text("\n".join(["path,label,group", *rows]))
+    return table
 
 
 def test_nested_cross_validation_with_few_groups(frostline, in_two_groups, tmp_path):
     """Two groups of a class are two folds; where nothing would be left to train on, that is said before anything is trained."""
-    ran = frostline("train", in_two_groups(2), *TINY, "--nested", "3", "--out", tmp_path / "run", "--json")
+    ran = frostline("train", in_two_groups, *TINY, "--nested", "3", "--out", tmp_path / "run", "--json")
     assert ran.returncode == 0, ran.stderr
     assert json.loads(ran.stdout)["nested"]["folds"] == 2
-    ran = frostline("train", in_two_groups(2), *TINY, "--nested", "3", "--head", "ridge", "--out", tmp_path / "solved")
+    ran = frostline("train", in_two_groups, *TINY, "--nested", "3", "--head", "ridge", "--out", tmp_path / "solved")
     assert ran.returncode == 2
     assert "class number 1 has too few groups of training images" in ran.stderr
     assert not (tmp_path / "solved").exists()
@@ -153,10 +148,9 @@ def test_nested_cross_validation_with_few_groups(frostline, in_two_groups, tmp_p
 
 def test_auto_does_without_a_depth_where_a_class_lies_in_one_group(frostline, in_two_groups, tmp_path):
     """Two groups, one to train on and one to validate on: what was asked for is refused, what was not asked for is left out."""
-    table = in_two_groups(2)
-    ran = frostline("train", table, *TINY, "--strategy", "auto", "--out", tmp_path / "run", "--json")
+    ran = frostline("train", in_two_groups, *TINY, "--strategy", "auto", "--out", tmp_path / "run", "--json")
     assert ran.returncode == 0, ran.stderr
-    ran = frostline("train", table, *TINY, "--head", "linear@auto", "--out", tmp_path / "asked")
+    ran = frostline("train", in_two_groups, *TINY, "--head", "linear@auto", "--out", tmp_path / "asked")
     assert ran.returncode == 2
     assert "too few groups" in ran.stderr
 

@@ -12,7 +12,6 @@ from frostline.data.manifest import Manifest
 from frostline.data.shards import is_there
 from frostline.features import FeatureStore, ImageSet, ensure_features
 from frostline.features.extract import Extracted, Prefix
-from frostline.features.images import digest_files
 from frostline.fitting.loop import logits_of
 from frostline.fitting.sources import FeatureRows
 from frostline.run import Run
@@ -75,9 +74,7 @@ def still_there(manifest: Manifest) -> Listed:
         records = [r for r in manifest.records if r.split == split and r.label is not None]
         there = [r for r in records if is_there(r.path)]
         missing[split] = tuple(r.path for r in records if not is_there(r.path))
-        labels = tuple(r.label for r in there if r.label is not None)
-        groups = tuple(r.group for r in there) if any(r.group is not None for r in there) else ()
-        images[split] = ImageSet(tuple(r.path for r in there), tuple(digest_files([r.path for r in there])), labels, groups)
+        images[split] = ImageSet.of(Manifest(manifest.classes, tuple(there)))
     return Listed(images, {r.path: r.group for r in manifest.records}, missing)
 
 
