@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from frostline import _collector
 from frostline._device import resolve_device
 from frostline.backbone import Backbone, open_backbone
 from frostline.backbone.sealed import Sealed, record_backbone, recorded_backbone
@@ -63,6 +64,7 @@ def gather(recipe: Recipe, cache: Path | None, *, offline: bool) -> AtHand:
     manifest, digests = read_images(recipe)
     images = by_split(manifest, digests)
     backbone = _backbone(recipe, images, cache, offline=offline)
+    _collector.take_up()  # all that is imported, is
     model = TransferModel(backbone, recipe.head, len(manifest.classes), recipe.seed)
     if cache is not None and not isinstance(backbone.body, Sealed) and model.opened is backbone:
         record_backbone(backbone, feature_shape(backbone), cache)

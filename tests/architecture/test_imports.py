@@ -13,7 +13,7 @@ import pytest
 import frostline
 from sources import MODULES
 
-LEAFS = ("errors", "_digest", "_atomic", "_rng", "_device", "_html", "_extras")
+LEAFS = ("errors", "_digest", "_atomic", "_rng", "_device", "_html", "_extras", "_collector")
 ROOMS = (
     "data",
     "given",

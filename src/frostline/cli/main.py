@@ -10,6 +10,7 @@ import time
 import typer
 from typer.exceptions import TyperException
 
+from frostline import _collector
 from frostline.cli.advise import advise
 from frostline.cli.cache import cache
 from frostline.cli.completion import completion
@@ -54,6 +55,7 @@ def main() -> None:
 
     At once: taking torch down in good order would cost half a second, and everything that was to be written is.
     """
+    _collector.put_off()
     code = run(sys.argv[1:])
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError):  # whoever read it is gone
