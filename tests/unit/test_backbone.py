@@ -248,6 +248,20 @@ def test_preprocessing_equals_timms(name, size):
     assert torch.allclose(ours.normalise(ours.pixels(image)[None])[0], theirs(image), atol=1e-6)
 
 
+@pytest.mark.parametrize("size", [(500, 333), (333, 500), (97, 311)])
+def test_preprocessing_of_a_tall_network_equals_timms(size):
+    from timm.data import create_transform
+
+    plain = {"interpolation": "bicubic", "mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.4), "crop_pct": 1.0}
+    config = {"input_size": (3, 128, 96), "crop_mode": "squash", **plain}
+    image = Image.fromarray(np.random.default_rng(3).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8))
+    ours = Preprocess.from_timm(config)
+    theirs = create_transform(**config, is_training=False)(image)
+    assert torch.allclose(ours.normalise(ours.pixels(image)[None])[0], theirs, atol=1e-6)
+    with pytest.raises(BackboneError, match="128 by 96 pixels from the middle"):
+        Preprocess.from_timm({**config, "crop_mode": "center"})
+
+
 @pytest.mark.parametrize("size", [(500, 333), (100, 900)])
 def test_preprocessing_equals_torchvisions(size):
     from torchvision.models import ResNet18_Weights

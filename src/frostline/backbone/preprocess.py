@@ -74,7 +74,8 @@ class Preprocess:
         """From timm's ``resolve_model_data_config``.
 
         Raises:
-            BackboneError: the network does not take three-channel images, or its crop mode is one we do not know.
+            BackboneError: the network does not take three-channel images, or its crop mode is one we do not know, which the middle of
+                another shape than a square is.
         """
         channels, height, width = cast("tuple[int, int, int]", config["input_size"])
         mode, interpolation = str(config["crop_mode"]), str(config["interpolation"])
@@ -82,7 +83,12 @@ class Preprocess:
             raise BackboneError(f"takes images of {channels} channels, frostline gives 3")
         if mode not in {"center", "squash"} or interpolation not in RESAMPLING:
             raise BackboneError(f"crop mode {mode!r} with interpolation {interpolation!r} is not known here")
-        resize = math.floor(min(height, width) / cast("float", config["crop_pct"]))
+        if mode == "center" and height != width:
+            raise BackboneError(
+                f"timm crops {height} by {width} pixels from the middle in a way that is not known here",
+                advice="give the network an attribute 'preprocess', a frostline.Preprocess",
+            )
+        resize = math.floor(max(height, width) / cast("float", config["crop_pct"]))
         return Preprocess(
             (height, width),
             resize,
