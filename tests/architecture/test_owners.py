@@ -127,6 +127,10 @@ def reads_environment(text: str) -> list[int]:
     return used(text, r"os\.(environ|environb|getenv|putenv|unsetenv)")
 
 
+def turns_the_collector(text: str) -> list[int]:
+    return used(text, r"gc\.(?!get_)\w+")
+
+
 def prints(text: str) -> list[int]:
     return used(text, r"(rich\.)?print|sys\.(__)?(stdout|stderr)(__)?")
 
@@ -261,6 +265,12 @@ RULES = {
         ("cli.settings",),
         ("os.environ['A']", "os.getenv('A')", "from os import environ\nenviron.get('A')"),
         ("os.cpu_count()",),
+    ),
+    "garbage collector": Rule(
+        turns_the_collector,
+        ("_collector",),
+        ("import gc\ngc.disable()", "from gc import freeze\nfreeze()", "import gc\ngc.set_threshold(9)"),
+        ("import gc\ngc.get_threshold()",),
     ),
     "printing": Rule(
         prints, ("cli.",), ("print(1)", "import rich\nrich.print(1)", "sys.stdout.write(s)", "f(out=print)"), ("self.print(1)",)
