@@ -64,7 +64,7 @@ def gather(recipe: Recipe, cache: Path | None, *, offline: bool) -> AtHand:
     manifest, digests = read_images(recipe)
     images = by_split(manifest, digests)
     backbone = _backbone(recipe, images, cache, offline=offline)
-    _collector.take_up()  # all that is imported, is
+    _collector.take_up()  # a recorded one imports nothing more either
     model = TransferModel(backbone, recipe.head, len(manifest.classes), recipe.seed)
     if cache is not None and not isinstance(backbone.body, Sealed) and model.opened is backbone:
         record_backbone(backbone, feature_shape(backbone), cache)
@@ -79,9 +79,12 @@ def read_images(recipe: Recipe) -> tuple[Manifest, list[str]]:
 
 
 def _backbone(recipe: Recipe, images: dict[str, ImageSet], cache: Path | None, *, offline: bool) -> Backbone:
-    """The backbone, opened; where nothing will be run through it, as it was recorded, for opening takes longer than all the rest."""
+    """The backbone, opened; where nothing will be run through it, as it was recorded, for opening takes longer than all the rest.
+
+    The folds of ``--nested`` have fewer images than the job, for which another engine may be the rule.
+    """
     views = Views.parse(recipe.augment, recipe.views)
-    if cache is not None and recipe.head_alone and not views.live and _of_the_backbone(recipe.head):
+    if cache is not None and recipe.head_alone and not (views.live or recipe.nested) and _of_the_backbone(recipe.head):
         recorded = recorded_backbone(recipe.backbone, recipe.weights, cache)
         if recorded is not None:
             device = resolve_device(recipe.device)

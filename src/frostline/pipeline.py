@@ -168,8 +168,9 @@ def extract(recipe: Recipe, *, cache: Path, listen: Listener, offline: bool = Fa
     images = by_split(manifest, digests)
     held_out = images["val"] + images["test"] if parts.cut.way == "backbone" else images["val"]  # a test goes through all of a backbone
     labelled = Labelled(images["train"], held_out if len(held_out) else None)
+    trained = Labelled(images["train"], images["val"] if len(images["val"]) else None)  # by their number training chooses its engine
     compute = Compute(cache, False, recipe.device, recipe.precision, recipe.engine, recipe.storage)
-    prefix = prefix_of(parts, model.opened, labelled, compute, on)
+    prefix = prefix_of(parts, model.opened, trained, compute, on)
     ready: FeaturesReady | None = None
     for event in prepare(parts, prefix, labelled, views, compute, recipe.seed):
         ready = event if isinstance(event, FeaturesReady) else ready

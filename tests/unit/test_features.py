@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -180,6 +182,92 @@ def test_what_is_no_image_is_remembered_with_its_reason(opened, tmp_path):
     assert sorted(store.skipped.values())[0].startswith("empty")
     assert len(listed.without(store.skipped)) == 6
     assert compute(tmp_path / "cache", opened, listed)[1].hit
+
+
+def test_what_could_be_read_a_moment_ago_is_no_fault_of_the_content(opened, tmp_path):
+    listed = ImageSet.of(read_data(make_images(tmp_path / "data", {"a": 3, "b": 3})))
+    listed.paths[0].rename(tmp_path / "away.png")
+    with pytest.raises(CacheError, match=r"cannot be read.*could be when the run began"):
+        compute(tmp_path / "cache", opened, listed)
+    (tmp_path / "away.png").rename(listed.paths[0])
+    store, did = compute(tmp_path / "cache", opened, listed)
+    assert (did.forwarded, store.skipped) == (6, {})
+
+
+def test_what_cannot_be_read_from_the_start_is_skipped(opened, tmp_path):
+    data = make_images(tmp_path / "data", {"a": 3, "b": 3})
+    listed = read_data(data)
+    listed.records[0].path.unlink()
+    images = ImageSet.of(listed)
+    store, did = compute(tmp_path / "cache", opened, images)
+    assert did.forwarded == 5
+    assert list(store.skipped) == [images.digests[0]]
+
+
+def test_a_shard_that_is_not_ours_to_read_is_left_alone(opened, listed, tmp_path, monkeypatch):
+    store, _ = compute(tmp_path, opened, listed)
+    before = sorted(store.folder.iterdir())
+
+    def refuse(path: Path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(store_module, "file_digest", refuse)
+    again = FeatureStore.open(tmp_path, key_of(opened))
+    with again.locked(key_of(opened)):
+        assert again.missing(listed.digests)
+    assert sorted(store.folder.iterdir()) == before
+
+
+def test_what_is_damaged_is_removed_by_who_holds_the_lock_alone(opened, listed, tmp_path):
+    store, _ = compute(tmp_path, opened, listed)
+    victim = next(store.folder.glob("*.npy"))
+    victim.write_bytes(victim.read_bytes()[:-1])
+    again = FeatureStore.open(tmp_path, key_of(opened))
+    assert again.missing(listed.digests)
+    assert victim.exists()
+    with again.locked(key_of(opened)) as ours:
+        assert ours
+    assert not victim.exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit of open files there")
+@pytest.mark.parametrize("may", [True, False])
+def test_more_shards_than_open_files(opened, tmp_path, may):
+    data = make_images(tmp_path / "data", {"a": 60, "b": 60})
+    listed, key = ImageSet.of(read_data(data)), key_of(opened)
+    store = FeatureStore.open(tmp_path / "cache", key)
+    with store.locked(key):
+        for number, digest in enumerate(listed.digests):
+            store.add([digest], torch.full((1, 8), float(number)), {})
+    code = f"""
+import resource, torch
+from pathlib import Path
+from frostline.errors import CacheError
+from frostline.features import FeatureStore
+import json
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard if {may} else 64))
+store = FeatureStore(Path({str(store.folder)!r}))
+try:
+    store.refresh(locked=True)
+    print(len(store.rows))
+except CacheError as fault:
+    print(fault)
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert (said.strip() == "120") if may else ("ulimit -n" in said)
+    assert len(list(store.folder.glob("*.npy"))) == 120
+
+
+def test_another_that_holds_the_lock_is_waited_for_and_said(opened, listed, tmp_path, monkeypatch):
+    monkeypatch.setattr(store_module, "A_MOMENT", 0.05)
+    key = key_of(opened)
+    store, other = FeatureStore.open(tmp_path, key), FeatureStore.open(tmp_path, key)
+    work = ensure_features(store, key, prefix_of(opened), listed)
+    with other.locked(key):
+        assert [next(work).waiting for _ in range(2)] == [True, True]
+    assert not next(work).waiting
+    assert finished(work).forwarded == 60
 
 
 def test_features_do_not_depend_on_company(opened, listed, tmp_path):

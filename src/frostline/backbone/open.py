@@ -6,6 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
+from frostline import _collector
 from frostline.backbone.network import Backbone
 from frostline.backbone.spec import BackboneSpec
 
@@ -29,7 +30,12 @@ def open_backbone(
     >>> open_backbone("tf_efficientnet_lite0").report.loaded
     296
     """
-    weights = str(weights)
+    opened = _opened(source, str(weights), replace=replace, offline=offline)
+    _collector.take_up()  # everything heavy has been imported
+    return opened
+
+
+def _opened(source: str | nn.Module, weights: str, *, replace: str | None, offline: bool) -> Backbone:
     if isinstance(source, nn.Module):
         from frostline.backbone._own import wrap_module
 

@@ -103,7 +103,8 @@ class Screen:
                 f"engine {event.engine['name']} in {event.engine['precision']}: {event.engine['why']}"
             )
         elif isinstance(event, FeatureProgress):
-            self.advance("features", event.done, event.total)
+            note = "(waiting for another process that computes some)" if event.waiting else ""
+            self.advance("features", event.done, event.total, note)
         elif isinstance(event, FeaturesReady):
             found = "all cached, nothing computed" if event.extracted.hit else f"{event.extracted.forwarded} images computed"
             self.say(f"features: {found} in {event.extracted.seconds:.1f} s, {event.bytes / 1e6:.1f} MB")

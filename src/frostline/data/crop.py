@@ -8,12 +8,18 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
+from frostline.errors import DecodeError
+
 RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
+
+
+MOST_RESIZED = 32_000_000
+"""The most pixels that a picture may have once its short side is resized: with 256 of it, one that is 488 times as long as wide."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +39,20 @@ class Crop:
     interpolation: str = "bilinear"
 
     def of(self, image: Image.Image) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        """``(H, W, 3)`` uint8. Equal to torchvision's ``Resize`` and ``CenterCrop`` on Pillow."""
+        """``(H, W, 3)`` uint8. Equal to torchvision's ``Resize`` and ``CenterCrop`` on Pillow.
+
+        Raises:
+            DecodeError: the picture is so long and narrow that resizing it would take gigabytes, of which next to nothing is shown.
+        """
         height, width = self.size
         resample = RESAMPLING[self.interpolation]
         if self.mode == "squash":
             image = image.resize((self.resize * width // max(width, height), self.resize * height // max(width, height)), resample)
         else:
-            image = image.resize(_short_side(image.size, self.resize), resample)
+            resized = _short_side(image.size, self.resize)
+            if resized[0] * resized[1] > MOST_RESIZED:
+                raise DecodeError(f"{image.width} x {image.height} pixels, too narrow to be resized to {self.resize} on the short side")
+            image = image.resize(resized, resample)
         left, top = round((image.width - width) / 2.0), round((image.height - height) / 2.0)
         return np.array(image.crop((left, top, left + width, top + height)), dtype=np.uint8)
 

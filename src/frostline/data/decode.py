@@ -15,7 +15,7 @@ from PIL import Image, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin
 
 from frostline.data._names import shown
 from frostline.data.shards import is_member, member_bytes
-from frostline.errors import DecodeError, FrostlineError
+from frostline.errors import DataError, DecodeError, FrostlineError
 
 MAX_PIXELS = 89_478_485
 """The most pixels an image may have: Pillow's own threshold for a decompression bomb."""
@@ -57,6 +57,7 @@ def decode(data: bytes) -> Decoded:
 
     Raises:
         DecodeError: it is no image, is damaged, is too large, or has pixels without a declared conversion.
+        DataError: there is not enough memory.
     """
     if not data:
         raise DecodeError("empty file")
@@ -64,6 +65,8 @@ def decode(data: bytes) -> Decoded:
         return _decode(data)
     except DecodeError:
         raise
+    except MemoryError as fault:  # no fault of the file, which another time may be read
+        raise DataError("there is not enough memory to decode an image", advice="free some and run the same command again") from fault
     except Exception as fault:  # Pillow's plugins let anything through on hostile bytes, from OSError to IndexError
         raise DecodeError(_reason(fault)) from fault
 

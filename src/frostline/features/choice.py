@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -65,15 +65,13 @@ def choose_engine(subject: Subject, images: ImageSet, cache: Path | None) -> Eng
     decided = decided_engine(subject, len(images), cache)
     if decided is not None:
         return decided
-    began = time.perf_counter()
-    pictures, decoded = _pictures(subject, images)
-    rate = decoded / (time.perf_counter() - began)
+    pictures = _pictures(subject, images)
     if pictures is None:
         return plain(subject.body, _fixed(subject), "no image can be decoded to verify another on")
     if subject.asked == "auto" and _work(subject, pictures[:1]) * len(images) < LEAST_WORK:
         return plain(subject.body, _fixed(subject), "the network is so small that another does not pay")
     passed = _first_that_passes(subject, pictures, len(images))
-    passed = replace(passed, engine=replace(passed.engine, pictures_per_second=rate))
+    passed = replace(passed, engine=replace(passed.engine, pictures_per_second=_decode_rate(subject, images.paths[:VERIFIED_ON])))
     if cache is None:
         return passed.engine
     remember(_folder(subject, len(images), cache), passed)
@@ -89,17 +87,23 @@ def _folder(subject: Subject, count: int, cache: Path) -> Path:
     return subject.folder(cache, large=subject.precision == "auto" and count >= LARGE)
 
 
-def _pictures(subject: Subject, images: ImageSet) -> tuple[torch.Tensor | None, int]:
-    """Some of the job's images ``(VERIFIED_ON, 3, H, W)`` uint8, repeated where there are fewer, and the number of files decoded."""
+def _decode_rate(subject: Subject, paths: Sequence[Path]) -> float:
+    """Files a second, as they lie: what was decoded ahead would tell how fast memory is."""
+    began = time.perf_counter()
+    for _ in pixel_batches(paths, subject.preprocess, full_batches(len(paths), VERIFIED_ON)):
+        pass
+    return len(paths) / (time.perf_counter() - began)
+
+
+def _pictures(subject: Subject, images: ImageSet) -> torch.Tensor | None:
+    """Some of the job's images ``(VERIFIED_ON, 3, H, W)`` uint8, repeated where there are fewer."""
     names = sorted(dict(zip(images.digests, images.paths, strict=True)).items())[: 4 * VERIFIED_ON]
     found: list[torch.Tensor] = []
-    tried = 0
     for batch in pixel_batches([p for _, p in names], subject.preprocess, full_batches(len(names), VERIFIED_ON), [d for d, _ in names]):
-        tried += len(batch)
         found.extend(p for p in batch if not isinstance(p, DecodeError))
         if len(found) >= VERIFIED_ON:
             break
-    return (torch.stack([found[i % len(found)] for i in range(VERIFIED_ON)]) if found else None), tried
+    return torch.stack([found[i % len(found)] for i in range(VERIFIED_ON)]) if found else None
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,10 +22,17 @@ from frostline.freeze.crossing import Layout
 
 @dataclass(frozen=True)
 class FeatureProgress:
-    """How many of the images that had to be computed are done."""
+    """How many of the images that had to be computed are done.
+
+    Attributes:
+        done: of them.
+        total: all of them.
+        waiting: another process is computing for the same store, and is waited for.
+    """
 
     done: int
     total: int
+    waiting: bool = False
 
 
 @dataclass(frozen=True)
@@ -116,19 +123,27 @@ def ensure_features(
         CacheError: the cache cannot be written, or an image changed meanwhile.
     """
     began = time.perf_counter()
-    if not store.missing(images.digests):
+    total = len(store.missing(images.digests))
+    if not total:
         return Extracted(0, 0, time.perf_counter() - began, store.error)
     where = dict(zip(images.digests, images.paths, strict=True))
     decoded = forwarded = 0
     size = shard_images(4 * prefix.layout.size)
-    with store.locked(key):
-        todo = store.missing(images.digests)
-        for start in range(0, len(todo), size):
-            shard = todo[start : start + size]
-            rows, good, bad = yield from _compute(prefix, shard, where, (start, len(todo)), view)
-            store.add(good, rows, bad)
-            decoded += len(shard)
-            forwarded += len(good)
+    todo, ours, waited = list[str](), False, False
+    while not ours:
+        with store.locked(key) as ours:
+            todo = store.missing(images.digests) if ours else []
+            for start in range(0, len(todo), size):
+                shard = todo[start : start + size]
+                rows, good, bad = yield from _compute(prefix, shard, where, (start, len(todo)), view)
+                store.add(good, rows, bad)
+                decoded += len(shard)
+                forwarded += len(good)
+        if not ours:
+            waited = True
+            yield FeatureProgress(0, total, waiting=True)
+    if waited and not todo:
+        yield FeatureProgress(total, total)
     return Extracted(decoded, forwarded, time.perf_counter() - began, store.error)
 
 

@@ -64,6 +64,11 @@ def _named(images: ImageSet) -> tuple[str | None, ...]:
     return images.groups or (None,) * len(images)
 
 
+def unreadable_digest(path: Path) -> str:
+    """What stands for the digest of a file that cannot be read."""
+    return bytes_digest(b"unreadable " + str(path).encode(errors="surrogateescape"))
+
+
 def digest_files(paths: Sequence[Path]) -> list[str]:
     """SHA-256 of each file's content; a file that cannot be read gets a digest of its own, and fails when decoded."""
 
@@ -71,7 +76,7 @@ def digest_files(paths: Sequence[Path]) -> list[str]:
         try:
             return bytes_digest(member_bytes(path)) if is_member(path) else file_digest(path)
         except (OSError, FrostlineError):
-            return bytes_digest(b"unreadable " + str(path).encode(errors="surrogateescape"))
+            return unreadable_digest(path)
 
     with ThreadPoolExecutor(4) as pool:
         return list(pool.map(one, paths))

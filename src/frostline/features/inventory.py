@@ -72,7 +72,12 @@ def damaged(entry: Entry) -> int:
     if entry.kind == "features":
         before = len(_records(entry.path))
         store = FeatureStore(entry.path, str(_json(entry.path / "key.json").get("storage", "fp32")))
-        store.refresh()
+        with contextlib.ExitStack() as held:
+            try:
+                held.enter_context(FileLock(entry.path / ".lock", timeout=0))
+                store.refresh(locked=True)
+            except OSError:  # another process is writing, or we may not: nothing is removed
+                store.refresh()
         return before - len(store.shards)
     sound = is_whole(entry.path) if entry.kind == "engine" else is_record(entry.path)
     if not sound:

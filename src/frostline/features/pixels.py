@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -17,9 +18,12 @@ from frostline.backbone.preprocess import Preprocess
 from frostline.data.decode import decode, read_image_bytes
 from frostline.data.views import PLAIN, View
 from frostline.errors import CacheError, DecodeError
+from frostline.features.images import unreadable_digest
 from frostline.features.key import BATCH
 
 _MOST_THREADS = 32
+_MOST_PICTURES = 32
+"""Pictures of full size that are held at once: an augmented view is made of the whole."""
 
 
 def decode_threads() -> int:
@@ -36,10 +40,16 @@ def load_image(path: Path, digest: str | None = None) -> Image.Image:
         digest: the SHA-256 that its content had when it was listed.
 
     Raises:
-        DecodeError: it is no image, or cannot be read.
-        CacheError: the file changed since it was listed.
+        DecodeError: it is no image, or could not be read when it was listed either.
+        CacheError: the file changed since it was listed, or cannot be read any more.
     """
-    data = read_image_bytes(path)
+    try:
+        data = read_image_bytes(path)
+    except DecodeError as fault:
+        if digest is None or digest == unreadable_digest(path):
+            raise
+        # no fault of the content, which others may have as well, and which is remembered by its digest
+        raise CacheError(f"{fault.fact}, and could be when the run began", where=path, advice="run the same command again") from fault
     if digest is not None and bytes_digest(data) != digest:
         raise CacheError("the file changed while it was used", where=path, advice="run the same command again")
     return decode(data).image
@@ -111,9 +121,9 @@ def pixel_batches(
             return torch.from_numpy(there).permute(2, 0, 1)
         try:
             image = load_image(path, digest)
+            return preprocess.pixels(image) if view.plain else image
         except DecodeError as fault:
             return fault
-        return preprocess.pixels(image) if view.plain else image
 
     def seen(found: Image.Image | torch.Tensor | DecodeError, digest: str | None, view: View) -> torch.Tensor | DecodeError:
         if not isinstance(found, Image.Image):
@@ -122,19 +132,19 @@ def pixel_batches(
 
     known = [None] * len(paths) if digests is None else digests
     shown = [PLAIN] * len(paths) if views is None else views
-    ends = list(itertools.accumulate(sizes))
+    plain = all(v.plain for v in shown)
+    wanted = zip(paths, known, shown, strict=True)
+    waiting: deque[tuple[Future[Image.Image | torch.Tensor | DecodeError], str | None, View]] = deque()
     with ThreadPoolExecutor(decode_threads()) as pool:
 
-        def submit(batch: int) -> list[tuple[Future[Image.Image | torch.Tensor | DecodeError], str | None, View]]:
-            if batch == len(ends):
-                return []
-            span = slice(ends[batch] - sizes[batch], ends[batch])
-            return [(pool.submit(one, p, d, v), d, v) for p, d, v in zip(paths[span], known[span], shown[span], strict=True)]
+        def next_of(room: int) -> torch.Tensor | DecodeError:
+            waiting.extend((pool.submit(one, p, d, v), d, v) for p, d, v in itertools.islice(wanted, room - len(waiting)))
+            future, digest, view = waiting.popleft()
+            return seen(future.result(), digest, view)
 
-        ahead = submit(0)
-        for batch in range(len(ends)):
-            current, ahead = ahead, submit(batch + 1)
-            yield [seen(future.result(), digest, view) for future, digest, view in current]
+        for size, following in zip(sizes, [*sizes[1:], 0], strict=True):
+            room = size + following if plain else _MOST_PICTURES
+            yield [next_of(room) for _ in range(size)]
 
 
 def full_batches(count: int, size: int = BATCH) -> list[int]:

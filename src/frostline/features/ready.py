@@ -107,7 +107,7 @@ def is_whole(folder: Path) -> bool:
 
 def remembered(folder: Path, subject: Subject) -> Engine | None:
     """The engine that was chosen before; it is made and verified when it is first run. What is damaged is removed."""
-    record = _read(folder)
+    record = _read(folder) or _read(folder)  # another process may have put it there just now
     if record is None:
         remove_folder(folder)
         return None

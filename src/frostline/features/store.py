@@ -8,8 +8,10 @@ not exist. A shard that fails its check is put aside and its images count as mis
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,16 +19,20 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from frostline._atomic import write_bytes, write_text
 from frostline._digest import bytes_digest, file_digest, settings_digest
 from frostline.errors import CacheError
 from frostline.features.key import BATCH, FeatureKey
 
+A_MOMENT = 0.5
+"""Seconds that the right to write is waited for before whoever asks may do something else."""
 SHARD_IMAGES = 256
 SHARD_BYTES = 32 << 20
 """A shard holds no more images, and about no more bytes: one is held in memory while it is computed."""
+MOST_FILES = 1 << 16
+"""Files that a process is allowed to open at once where its shards take more than it was given."""
 
 
 def shard_images(row_bytes: int) -> int:
@@ -75,13 +81,20 @@ class FeatureStore:
                 found.update(values.get("digests", ()), values.get("skipped", ()))
         return found
 
-    def refresh(self) -> None:
-        """Read which shards there are; each is verified the first time."""
+    def refresh(self, *, locked: bool = False) -> None:
+        """Read which shards there are; each is verified the first time.
+
+        Args:
+            locked: the right to write is held: what is damaged is removed. Without it another process may be mending it.
+
+        Raises:
+            CacheError: this process may not open so many files.
+        """
         if not self.folder.is_dir():
             return
         for record in sorted(self.folder.glob("*.json")):
             if record.stem not in self.shards and record.stem != "key":
-                self._open_shard(record)
+                self._open_shard(record, locked=locked)
 
     def missing(self, digests: Sequence[str]) -> list[str]:
         """Those of ``digests``, each once and sorted, that are neither stored nor known to be no picture."""
@@ -138,11 +151,14 @@ class FeatureStore:
             write_text(self.folder / f"{name}.json", json.dumps(record))
         except OSError as fault:
             raise _unwritable(self.folder, fault) from fault
-        self._open_shard(self.folder / f"{name}.json")
+        self._open_shard(self.folder / f"{name}.json", locked=True)
 
     @contextlib.contextmanager
-    def locked(self, key: FeatureKey) -> Iterator[None]:
+    def locked(self, key: FeatureKey) -> Iterator[bool]:
         """Hold the right to write this store; a killed owner's lock is released by the operating system.
+
+        Yields:
+            False where another still holds it after a moment: try again.
 
         Raises:
             CacheError: the folder cannot be written.
@@ -150,36 +166,57 @@ class FeatureStore:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.folder / ".lock")
-            lock.acquire()
+            lock.acquire(timeout=A_MOMENT)
+        except Timeout:
+            yield False
+            return
         except OSError as fault:
             raise _unwritable(self.folder, fault) from fault
         try:
             if not (self.folder / "key.json").exists():
                 write_text(self.folder / "key.json", json.dumps(key.settings, indent=1))
-            self.refresh()
-            yield
+            self.refresh(locked=True)
+            yield True
         finally:
             lock.release()
 
-    def _open_shard(self, record_path: Path) -> None:
+    def _open_shard(self, record_path: Path, *, locked: bool) -> None:
         rows_path = record_path.with_suffix(".npy")
         try:
-            record = cast("dict[str, Any]", json.loads(record_path.read_bytes()))
-            claimed = record.pop("self")
-            if settings_digest(record) != claimed or file_digest(rows_path) != record["sha256"]:
-                raise ValueError("digest differs")
-            rows = cast("np.ndarray[Any, Any]", np.load(rows_path, mmap_mode="r", allow_pickle=False))
-            if len(rows) != len(record["digests"]):
-                raise ValueError("row count differs")
-        except (OSError, ValueError, KeyError, TypeError, EOFError, AttributeError):
-            for damaged in (record_path, rows_path):
-                with contextlib.suppress(OSError):  # a read-only cache: the shard is left where it is and not used
-                    damaged.unlink(missing_ok=True)
+            record, rows = _read_shard(record_path, rows_path)
+        except OSError as fault:
+            if fault.errno == errno.EMFILE and _more_files():
+                self._open_shard(record_path, locked=locked)
+            elif fault.errno in (errno.EMFILE, errno.ENFILE):
+                raise _too_many(self.folder) from fault
+            elif locked and isinstance(fault, FileNotFoundError):  # any other says nothing against the shard: the disk is away, or not ours
+                _remove(record_path, rows_path)
+            return
+        except (ValueError, KeyError, TypeError, EOFError, AttributeError):
+            if locked:
+                _remove(record_path, rows_path)
             return
         self.shards[record_path.stem] = rows
         self.rows.update({d: (record_path.stem, i) for i, d in enumerate(record["digests"])})
         self.skipped.update(record["skipped"])
         self.error = max(self.error, record["error"])
+
+
+def _read_shard(record_path: Path, rows_path: Path) -> tuple[dict[str, Any], np.ndarray[Any, Any]]:
+    """A shard's record, and its rows as a memory map.
+
+    Raises:
+        OSError: one of the files cannot be opened.
+        ValueError: it is damaged; of which KeyError, TypeError, EOFError and AttributeError tell as well.
+    """
+    record = cast("dict[str, Any]", json.loads(record_path.read_bytes()))
+    claimed = record.pop("self")
+    if settings_digest(record) != claimed or file_digest(rows_path) != record["sha256"]:
+        raise ValueError("digest differs")
+    rows = cast("np.ndarray[Any, Any]", np.load(rows_path, mmap_mode="r", allow_pickle=False))
+    if len(rows) != len(record["digests"]):
+        raise ValueError("row count differs")
+    return record, rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -263,6 +300,30 @@ def decode(stored: np.ndarray[Any, Any], storage: str) -> torch.Tensor:
     """The reverse of :func:`encode`, in float32; what rounding took is gone."""
     plain = torch.from_numpy(stored)
     return plain.view(torch.bfloat16).float() if storage == "bf16" else plain.float()
+
+
+def _remove(*damaged: Path) -> None:
+    for path in damaged:
+        with contextlib.suppress(OSError):  # a read-only cache: the shard is left where it is and not used
+            path.unlink(missing_ok=True)
+
+
+def _more_files() -> bool:
+    """Let this process open as many files as it may: a memory map takes one. Whether that is more than before."""
+    if sys.platform == "win32":
+        return False
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+    if soft == resource.RLIM_INFINITY or soft >= most:
+        return False
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    return True
+
+
+def _too_many(folder: Path) -> CacheError:
+    return CacheError("this process may not open as many files as there are shards", where=folder, advice="allow more with ulimit -n")
 
 
 def _unwritable(folder: Path, fault: OSError) -> CacheError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -143,14 +143,15 @@ _Given = TypeVar("_Given")
 
 def _in_time(steps: Generator[_Event, None, _Given], budget: Budget | None) -> Generator[_Event, None, _Given]:
     """The same steps; refused where the budget does not even allow the first features."""
-    while True:
-        try:
-            event = next(steps)
-        except StopIteration as end:
-            return end.value
-        if budget is not None:
-            budget.check(event)
-        yield event
+    with closing(steps):  # whoever refuses leaves no lock behind
+        while True:
+            try:
+                event = next(steps)
+            except StopIteration as end:
+                return end.value
+            if budget is not None:
+                budget.check(event)
+            yield event
 
 
 def _mixed(options: Options, phases: Sequence[Phase], *, auto: bool, judged: bool) -> Options:

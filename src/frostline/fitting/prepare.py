@@ -253,5 +253,6 @@ def _usable(images: ImageSet, skipped: dict[str, str], what: str) -> ImageSet:
     if not len(left):
         raise DataError(f"none of the {len(images)} {what} files is an image that can be read")
     if what == "training" and (lost := sorted(set(images.labels) - set(left.labels))):
-        raise DataError(f"class number {lost[0]} has no readable training image left")
+        like = images.paths[images.labels.index(lost[0])]
+        raise DataError(f"class number {lost[0]}, that of {like}, has no readable training image left")
     return left

@@ -129,7 +129,7 @@ def cross_validate(
             head = build_head(spec, FeatureShape((features.shape[1],)), classes, seed)
             assert isinstance(head, LinearHead | MLPHead)
             each = 4 * len(folds) * sum(p.numel() for p in head.parameters()) + len(features) * classes
-            here = [(i, c) for i, c in waiting if c.head == spec][: room // each if stacks else max(1, room // each)]
+            here = [(i, c) for i, c in waiting if c.head == spec][: max(0 if stacks else 1, room // each)]
             if here:
                 rates, decays = features.new_tensor([c.lr for _, c in here]), features.new_tensor([c.weight_decay for _, c in here])
                 stacks.append((Stack.of(head, rates, decays, len(folds)), here))
