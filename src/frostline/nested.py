@@ -16,6 +16,7 @@ from frostline.fitting.events import Event, Finished
 from frostline.fitting.folds import Fold, stratified_folds
 from frostline.fitting.metrics import wilson
 from frostline.gather import AtHand
+from frostline.heads.contract import AUTO, HeadSpec
 from frostline.model import TransferModel
 from frostline.recipe import Recipe
 from frostline.run import Run
@@ -70,11 +71,12 @@ def parts_of(recipe: Recipe, images: ImageSet) -> list[Part]:
         RecipeError: a class has too few images, or groups of them.
     """
     found: list[Part] = []
+    spec = HeadSpec.parse(recipe.head)
     for fold in stratified_folds(torch.tensor(images.labels), recipe.nested, recipe.seed, images.units):
         outer = images.only(fold.train.tolist())
         inner = _inner(outer, recipe.seed)
         train = outer.only(inner.train.tolist())
-        if recipe.sweep or recipe.head in ("ridge", "logistic"):  # which cut them once more
+        if recipe.sweep or spec.solved or spec.at == AUTO:  # which cut them once more
             stratified_folds(torch.tensor(train.labels), INNER, recipe.seed, train.units)
         found.append(Part(train, outer.only(inner.held.tolist()), images.only(fold.held.tolist())))
     return found
@@ -107,7 +109,7 @@ def nested(
     images = at_hand.images["train"] + at_hand.images["val"]
     right, loss, count = 0, 0.0, 0
     for part in parts:
-        model = TransferModel(at_hand.model.opened, recipe.head, len(at_hand.manifest.classes), recipe.seed)
+        model = TransferModel(at_hand.opened, recipe.head, len(at_hand.manifest.classes), recipe.seed)
         finished = next(e for e in train(model, part.train, part.val) if isinstance(e, Finished))
         calibrated(model.head, finished, recipe.seed)
         run = Run(Path(), recipe, {}, at_hand.manifest.classes, model)
@@ -121,10 +123,12 @@ def check_nested(recipe: Recipe) -> None:
     """Refuse what nested cross-validation cannot go with.
 
     Raises:
-        RecipeError: the backbone would be trained, and have to be opened anew for every fold; or one fold.
+        RecipeError: the backbone would be trained, and have to be opened anew for every fold; one fold; or a budget.
     """
     if recipe.nested == 1:
         raise RecipeError("one fold leaves nothing to train on", where="--nested", advice="give 2 or more, or 0 for none")
+    if recipe.nested and recipe.budget is not None:
+        raise RecipeError("trains everything once more for every fold, whatever that takes", where="--nested", advice="leave out --budget")
     if recipe.nested and not recipe.head_alone:
         raise RecipeError(
             "takes a frozen backbone and one phase", where="--nested", advice="leave it out, or --unfreeze, --strategy and --batch-norm"

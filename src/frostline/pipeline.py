@@ -101,8 +101,8 @@ def train(
     if familiar is not None:
         write_familiar(out, familiar)
     leaks = leaks_of(at_hand.manifest, at_hand.digests, finished)
-    timing = Timing(startup, began, time.perf_counter())
     folds = nested(recipe, at_hand, parts, lambda model, *sets: _fit(recipe, model, sets, cache, None, None), cache) if parts else None
+    timing = Timing(startup, began, time.perf_counter())
     honest = Honest(test, None if folds is None else asdict(folds), baselines_of(finished), calibration, leaks)
     summary = summarise(run, [*events[:-1], finished], honest, at_hand.manifest, journal.phases, timing)
     summary = write_run(out, RunRecord(recipe, summary, journal.epochs, at_hand.manifest, at_hand.model, at_hand.original))

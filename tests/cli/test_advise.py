@@ -155,9 +155,35 @@ def test_auto_does_without_a_depth_where_a_class_lies_in_one_group(frostline, in
     assert "too few groups" in ran.stderr
 
 
-@pytest.mark.parametrize("flags", [("--nested", "1"), ("--nested", "3", "--unfreeze", "last:1")])
+@pytest.mark.parametrize("flags", [("--nested", "1"), ("--nested", "3", "--unfreeze", "last:1"), ("--nested", "3", "--budget", "60s")])
 def test_what_nested_cross_validation_cannot_go_with(frostline, images, tmp_path, flags):
     ran = frostline("train", images, *TINY, *flags, "--out", tmp_path / "run")
     assert ran.returncode == 2
     assert "--nested" in ran.stderr
     assert len(ran.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("strategy", ["lp-ft", "auto"])
+def test_a_phase_that_comes_to_no_number_is_undone_and_the_run_is_there(frostline, split_images, tmp_path, strategy):
+    flags = ("--strategy", strategy, "--backbone-lr", "1e12", "--epochs", "2", "--out", tmp_path / "run", "--json")
+    ran = frostline("train", split_images, *TINY, *flags)
+    assert ran.returncode == 0, ran.stderr
+    told = json.loads(ran.stdout)
+    assert [p["kept"] for p in told["phases"]][:2] == [True, False]
+    assert told["test"]["accuracy"] > 0.5
+
+
+def test_what_is_unfrozen_has_the_baselines_too(frostline, split_images, tmp_path):
+    flags = ("--strategy", "lp-ft", "--unfreeze", "last:1", "--epochs", "2", "--out", tmp_path / "run", "--json")
+    ran = frostline("train", split_images, *TINY, *flags)
+    assert ran.returncode == 0, ran.stderr
+    told = json.loads(ran.stdout)
+    assert told["baselines"]["neighbours"] is not None
+    assert told["near_duplicates_across_splits"] is not None
+
+
+def test_auto_down_to_a_layer_by_name_keeps_the_layer(frostline, split_images, tmp_path):
+    ran = frostline(
+        "train", split_images, *TINY, "--strategy", "auto", "--unfreeze", "from:body", "--epochs", "2", "--out", tmp_path / "run"
+    )
+    assert ran.returncode == 0, ran.stderr

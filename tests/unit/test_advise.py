@@ -30,7 +30,7 @@ from frostline.errors import RecipeError
 from frostline.features.depths import END, at_depths
 from frostline.fitting.depth import Told, sampled, stepped_held, tell_apart
 from frostline.fitting.folds import scale_of, stratified_folds
-from frostline.fitting.held import Held, differ, fall, ridge_answers, ridge_held, scaled
+from frostline.fitting.held import Held, differ, fall, ridge_answers, ridge_held, scaled, surely_lower
 from frostline.heads import HeadSpec
 
 
@@ -289,6 +289,24 @@ def test_nothing_is_unfrozen_where_nothing_is_gained_beyond_noise():
     assert "Train the head alone" in found.why
     assert "inside the noise" in found.why
     assert found.ranked[0] is plans[0]
+
+
+def test_of_norms_alone_nothing_is_predicted_and_so_they_are_nobodys_second_choice():
+    plans = [candidate("none", 0.5), candidate("all", 0.5, 0.95, 90, seed=1), candidate("norm", 0.5, 0.95, 50, seed=1)]
+    found = recommend(plans, [evidence()])
+    assert found.runner_up.unfreeze == "all"
+    assert found.ranked[-1].unfreeze == "norm"
+
+
+def test_a_handful_of_images_has_to_be_surer():
+    few, many = ([Held(torch.ones(n, dtype=torch.bool), 1 + torch.linspace(-1, 1, n).double() - d) for d in (0.0, 0.5)] for n in (4, 400))
+    shaken = [
+        replace(pair[1], losses=pair[1].losses + 0.4 * torch.cos(3.0 * torch.arange(len(pair[1].losses))).double()) for pair in (few, many)
+    ]
+    assert fall(few[0], shaken[0]) > 2.0
+    assert not surely_lower(few[0], shaken[0], 2.0)
+    assert surely_lower(many[0], shaken[1], 2.0)
+    assert not surely_lower(Held(few[0].right[:1], few[0].losses[:1]), Held(few[0].right[:1], few[0].losses[:1] - 9), 2.0)
 
 
 def test_of_plans_that_are_as_good_as_the_best_the_quickest_is_taken():

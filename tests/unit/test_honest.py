@@ -79,11 +79,22 @@ def test_what_is_calibrated_already_stays_as_it_is():
     assert torch.equal(told.val_logits, (logits / t).float())
 
 
-@pytest.mark.parametrize("labels", [torch.arange(FEWEST - 1) % 2, torch.tensor([0] * 30 + [1])])
-def test_too_few_images_are_not_calibrated_on(labels):
+def test_too_few_images_are_not_calibrated_on():
+    labels = torch.arange(FEWEST - 1) % 2
     head = nn.Sequential()
     head.linear = nn.Linear(2, 2)
     assert calibrated(head, finished(torch.randn(len(labels), 2), labels), seed=0)[1] is None
+
+
+def test_a_class_of_one_image_does_not_hinder_one_temperature():
+    logits, labels = drawn(400, 4, 3.0)
+    logits, labels = torch.cat([logits, -logits], 1), torch.cat([labels[:-1], torch.tensor([7])])
+    head = nn.Sequential()
+    head.linear = nn.Linear(7, 8)
+    told, calibration = calibrated(head, finished(logits, labels), seed=0)
+    assert calibration.n == 400
+    assert calibration.log_loss_after < calibration.log_loss_before
+    assert bool(told.val_logits.isfinite().all())
 
 
 @pytest.mark.parametrize(("one", "other"), [(0, 0), (3, 3), (10, 1), (0, 7), (40, 60)])
@@ -117,6 +128,7 @@ def test_a_gain_is_told_from_noise_image_by_image():
     assert not another_step("a", sure, kept=False)[0]
     assert "undone" in another_step("a", sure, kept=False)[1]
     assert another_step("a", None, kept=True)[0]
+    assert another_step("a", sure, kept=False, unfinished="it was late") == (False, "a: undone and nothing more unfrozen, it was late")
 
 
 def test_small_gains_add_up_and_a_step_back_is_never_one():

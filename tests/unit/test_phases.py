@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,10 +16,14 @@ from frostline.data import ensure_splits, read_data
 from frostline.data.views import Views
 from frostline.errors import PlanError, RecipeError
 from frostline.features import FeatureProgress
-from frostline.fitting import FeaturesReady, PhaseDone, Planned, StepDone, Stopped, objective
+from frostline.fitting import CachePlanned, FeaturesReady, PhaseDone, Planned, StepDone, Stopped, job, objective
+from frostline.fitting.budget import Budget
+from frostline.fitting.ledger import Ledger
 from frostline.fitting.phases import phases_of
 from frostline.fitting.sources import ImageRows
 from frostline.run.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+
+RATES = ("images_per_second", "pictures_per_second")
 
 
 @pytest.fixture(scope="module")
@@ -272,3 +278,23 @@ def test_newest_checkpoint_damaged_forty_ways_is_passed_over(tiny, sets, tmp_pat
         (folder / name).write_bytes(good)
     assert read_checkpoint(tmp_path)[0].number == 2
     assert read_checkpoint(tmp_path / "none") == (None, ())
+
+
+@pytest.mark.parametrize(("seconds", "begun"), [(5.0, True), (500.0, False), (None, True)])
+def test_a_later_phase_whose_features_take_too_long_is_not_begun(seconds, begun):
+    rates = {"images_per_second": None, "pictures_per_second": None} if seconds is None else dict.fromkeys(RATES, 20 / seconds)
+
+    def steps():
+        yield CachePlanned(10, 1, 1, Path(), rates)
+        return "trained"
+
+    ledger, budget = Ledger(phase=1), Budget(100.0, time.perf_counter())
+    gave = []
+
+    def whole():
+        gave.append((yield from job._unless_late(steps(), "fine-tune", ledger, budget)))
+
+    met = list(whole())
+    assert gave == ["trained" if begun else None]
+    assert ledger.over is not begun
+    assert any(isinstance(e, Stopped) for e in met) is not begun

@@ -11,12 +11,14 @@ import torch
 from PIL import Image
 
 from conftest import make_images
-from frostline import Compute, EpochDone, Finished, FreezePlan, ImageSet, TransferModel, fit
+from frostline import Compute, EpochDone, Finished, FreezePlan, ImageSet, Preprocess, TransferModel, fit
 from frostline.data import decode, read_data
 from frostline.data.views import PLAIN, View, Views
 from frostline.errors import RecipeError
 from frostline.features import FeatureStore, Prefix, prefix_settings
+from frostline.features import pixels as pixels_module
 from frostline.features.engine import plain
+from frostline.features.images import digest_files
 from frostline.features.pixels import pixel_batches
 from frostline.fitting import FeaturesReady, Planned, StepDone
 from frostline.fitting.sources import FeatureRows, ImageRows, view_numbers
@@ -290,3 +292,24 @@ def test_what_views_are_read_as():
     assert Views.parse("strong", "live") == Views("strong", 1, live=True)
     assert Views.parse("light", "3").cached(7) == (View("light", 7, 0), View("light", 7, 1), View("light", 7, 2))
     assert Views().cached(7) == Views("light", live=True).cached(7) == (PLAIN,)
+
+
+def test_few_pictures_of_full_size_are_held_at_once(images, monkeypatch):
+    paths = sorted(images.rglob("*.png"))
+    digests = digest_files(paths)
+    begun: list[str] = []
+    real = pixels_module.load_image
+    monkeypatch.setattr(pixels_module, "load_image", lambda path, digest: begun.append(digest) or real(path, digest))
+    monkeypatch.setattr(pixels_module, "_MOST_PICTURES", 8)
+    made: list[int] = []
+
+    class Counting(View):
+        def pixels(self, *given):
+            made.append(len(begun))
+            return super().pixels(*given)
+
+    views = [Counting("light", 0)] * len(paths)
+    batches = list(pixel_batches(paths, Preprocess((32, 32), 32), [len(paths) - 10, 10], digests, views))
+    assert [len(b) for b in batches] == [len(paths) - 10, 10]
+    assert all(ahead - number <= 8 for number, ahead in enumerate(made))
+    assert len(made) == len(paths)

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from frostline.advise.cost import Cost
 from frostline.advise.evidence import Evidence
 from frostline.features.depths import END
-from frostline.fitting.held import Held, fall
+from frostline.fitting.held import Held, differ, fall, surely_lower
 
+CHANCE = 0.05
+"""Probability of a difference by chance alone (McNemar) above which it is called noise."""
 ERRORS = 2.0
 """Standard errors that one log loss must be below another, image by image, to be no chance."""
 
@@ -83,14 +85,15 @@ def recommend(candidates: Sequence[Candidate], evidences: Sequence[Evidence]) ->
     if better:
         best = min(better, key=lambda c: c.held.log_loss or 0.0)
         pick = min((c for c in better if not _beats(best, c)), key=lambda c: c.cost.seconds)
-    ranked = sorted((c for c in candidates if c is not pick), key=lambda c: (-c.held.accuracy, c.cost.seconds))
+    # of norms alone nothing is predicted: they come last, with what all would reach
+    ranked = sorted((c for c in candidates if c is not pick), key=lambda c: (c.unfreeze == "norm", -c.held.accuracy, c.cost.seconds))
     evidence = next(e for e in evidences if e.backbone == pick.backbone)
     why = " ".join(filter(None, [_reason(pick, base, here, evidence), _unlike(evidence), *_labels(evidence)]))
     return Recommendation(pick, ranked[0] if ranked else None, (pick, *ranked), why)
 
 
 def _beats(one: Candidate, other: Candidate) -> bool:
-    return fall(other.held, one.held) > ERRORS
+    return surely_lower(other.held, one.held, ERRORS)
 
 
 def _reason(pick: Candidate, base: Candidate, candidates: Sequence[Candidate], evidence: Evidence) -> str:
@@ -99,7 +102,8 @@ def _reason(pick: Candidate, base: Candidate, candidates: Sequence[Candidate], e
         gain = best.held.accuracy - base.held.accuracy
         if len(evidence.depths) == 1:
             return f"Train the head alone: nothing is known of earlier layers ({evidence.why})."
-        more = "no more" if gain <= 0 else f"{gain:.1%} more, which is inside the noise"
+        noise = "which is inside the noise" if differ(base.held, best.held) > CHANCE else "but no surer: their log loss is no lower"
+        more = "no more" if gain <= 0 else f"{gain:.1%} more, {noise}"
         return (
             f"Train the head alone: the last layer's features label {base.held.accuracy:.1%} right where held out, "
             f"and those of earlier layers {more}."
@@ -140,6 +144,6 @@ def _more(evidence: Evidence) -> list[str]:
         return ["Some classes have so few images that a learning curve says nothing: more labels would help most."]
     (few, less), (all_, more) = evidence.curve[-2:]
     gain = more.accuracy - less.accuracy
-    if gain > 0 and fall(less, more) > ERRORS:
+    if gain > 0 and surely_lower(less, more, ERRORS):
         return [f"More labels would help: from {few} to {all_} training images accuracy rose by {gain:.1%}."]
     return []

@@ -85,7 +85,9 @@ def _print(advice: Advice, recipe: Recipe, more: str) -> None:
     for row in (titles, *rows):
         print("  ".join(cell.ljust(w) for cell, w in zip(row, wide, strict=True)).rstrip())
     print(f"\n{advice.recommendation.why}")
-    pick = advice.recommendation.pick
+    pick, second = advice.recommendation.pick, advice.recommendation.runner_up
+    if second is not None:
+        print(f"runner-up: {second}" + (f" ({second.backbone})" if several else ""))
     picked = recipe.model_copy(update={n: getattr(pick, n) for n in ("backbone", "unfreeze", "head", "strategy")})
     print(f"next\n  {picked.command()}{more}")
     print(f"  {recipe.model_copy(update={'backbone': pick.backbone, 'strategy': 'auto'}).command()}{more}")
@@ -120,8 +122,7 @@ def _row(candidate: Candidate, *, several: bool) -> list[str]:
     seconds = f"{most:.0f}" if most - least < 1 else f"{least:.0f} to {most:.0f}"
     cells = [
         str(candidate),
-        f"{candidate.held.accuracy:.3f}",
-        f"{low:.3f} to {high:.3f}",
+        *(("not predicted", "") if candidate.unfreeze == "norm" else (f"{candidate.held.accuracy:.3f}", f"{low:.3f} to {high:.3f}")),
         seconds,
         f"{candidate.cost.peak_memory / 1e9:.1f} GB",
     ]

@@ -73,14 +73,17 @@ def _mean(falls: torch.Tensor) -> tuple[float, float]:
     return float(falls.mean()), error
 
 
-def another_step(phase: str, gain: Gain | None, *, kept: bool) -> tuple[bool, str]:
+def another_step(phase: str, gain: Gain | None, *, kept: bool, unfinished: str = "") -> tuple[bool, str]:
     """Whether to unfreeze more after a phase, and the reason in words.
 
     Args:
         phase: its name.
         gain: what it gained; None for the linear probe, and without validation images.
         kept: whether its weights were kept.
+        unfinished: why no epoch of it was finished; empty where one was.
     """
+    if unfinished:
+        return False, f"{phase}: undone and nothing more unfrozen, {unfinished}"
     if gain is None:
         return True, f"{phase}: what the steps after it are held against"
     if not kept:

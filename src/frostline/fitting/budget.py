@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from frostline.errors import RecipeError
 from frostline.features.extract import FeatureProgress
 from frostline.fitting.events import CachePlanned, Event
-from frostline.fitting.forget import HELD_OUT
 from frostline.fitting.wise import SHARES
 
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
@@ -63,12 +62,18 @@ class Budget:
             RecipeError: says what there would be time for.
         """
         if isinstance(event, CachePlanned) and event.seconds is not None:
-            needed = self.spent + event.seconds + WRITING + 0.5
+            needed = self.spent + event.seconds * (1 + self.after / event.images) + WRITING + 0.5
             if needed > self.seconds:
                 raise self._refusal(f"the features of {event.images} images take about {event.seconds:.0f} s more", needed)
         if isinstance(event, FeatureProgress) and event.done < event.total and self.over():
             needed = self.spent * event.total / max(1, event.done) + WRITING + 0.5
             raise self._refusal(f"the features of {event.done} of {event.total} images are there, and stay cached", needed)
+
+    def too_late(self, event: Event) -> bool:
+        """Whether the features of a phase that is not the first one will not be there in time: it need not be begun."""
+        if isinstance(event, CachePlanned):
+            return event.seconds is not None and self.over(event.seconds)
+        return isinstance(event, FeatureProgress) and event.done < event.total and self.over()
 
     def begin(self) -> None:
         """Refuse to begin where the time is up already.
@@ -103,16 +108,15 @@ class Clock:
         """What the phase is trained on is there."""
         self._waited = time.perf_counter() - self._began
 
-    def judged(self, network: float, times: float) -> None:
+    def judged(self, after: float, times: float) -> None:
         """The validation images have been judged once: what comes after training can be told.
 
         Args:
-            network: seconds an image of the network itself, where it is trained.
+            after: seconds of the network itself once training is done.
             times: training images for each validation image; 0 where none were judged.
         """
         judging = time.perf_counter() - self._began - self._waited
-        if self._budget is not None and times:
-            self._reserve = network * (self._budget.after + 2 * HELD_OUT) + judging * (MIXTURES + 1 + times)
+        self._reserve = after + (judging * (MIXTURES + 1 + times) if times else 0.0)
 
     def training(self) -> None:
         """The first step is about to be taken."""

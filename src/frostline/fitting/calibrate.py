@@ -81,10 +81,9 @@ def calibrated(head: nn.Module, finished: Finished, seed: int) -> tuple[Finished
     last = getattr(head, "linear", None)
     if logits is None or labels is None or len(labels) < FEWEST or not isinstance(last, nn.Linear):
         return finished, None
-    if 1 in torch.bincount(labels):  # such a class cannot be in two folds
-        return finished, None
     crossed = torch.empty_like(logits)
-    for fold in stratified_folds(labels, FOLDS, seed):
+    lone = bool((torch.bincount(labels) == 1).any())  # such a class cannot be in two folds: one number can do without shares of classes
+    for fold in stratified_folds(torch.zeros_like(labels) if lone else labels, FOLDS, seed):
         crossed[fold.held] = logits[fold.held] / fit_temperature(logits[fold.train], labels[fold.train])
     before, after = score(logits, labels), score(crossed, labels)
     if after.log_loss >= before.log_loss:

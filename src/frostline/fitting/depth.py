@@ -16,7 +16,7 @@ from frostline.features.extract import FeatureProgress
 from frostline.features.images import ImageSet
 from frostline.fitting.events import CachePlanned, DepthChosen, FeaturesReady
 from frostline.fitting.folds import Fold, stratified_folds
-from frostline.fitting.held import Held, best_held, fall, ridge_held
+from frostline.fitting.held import Held, best_held, fall, ridge_held, surely_lower
 from frostline.fitting.hyper import default_hyper
 from frostline.fitting.phase import Given, Ready
 from frostline.fitting.prepare import Compute, Labelled, Sources, prefix_of, prepare
@@ -162,9 +162,9 @@ def tell_apart(
         classes: number of classes.
         seed: of first weights and order.
     """
-    worth = [n for n in features if n != END and fall(ridge[END], ridge[n]) > ERRORS]
+    worth = [n for n in features if n != END and surely_lower(ridge[END], ridge[n], ERRORS)]
     own = {n: stepped_held(features[n], labels, classes, folds, seed) if spec.kind == "linear" else ridge[n] for n in (*worth, END)}
-    better = [n for n in worth if fall(own[END], own[n]) > ERRORS]
+    better = [n for n in worth if surely_lower(own[END], own[n], ERRORS)]
     return Told(ridge, own, min(reversed(better), key=lambda n: own[n].log_loss or 0.0) if better else END)
 
 

@@ -289,8 +289,8 @@ class Finished:
         val_labels: likewise.
         seconds: wall time of training, without the features.
         decisions: what ``auto`` decided after each phase, in words.
-        seen: the training and the validation images without augmentation, where the whole backbone is frozen and their features are in
-            memory anyway; else None.
+        seen: the training and the validation images without augmentation, as the backbone saw them before anything of it was trained,
+            where their features are in memory anyway; else None.
         looked: some training and some validation images as the backbone sees them by now, where it was trained; else None.
     """
 

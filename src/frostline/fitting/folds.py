@@ -86,7 +86,7 @@ def _too_few(labels: torch.Tensor, name: int) -> RecipeError:
     return RecipeError(
         f"class number {name} has {few}, cross-validation takes at least 2 of every class",
         where="training images",
-        advice="add some of that class, or do without cross-validation: --head linear, no --sweep, no --nested",
+        advice="add some of that class; training needs no cross-validation with --head linear, no --sweep and no --nested",
     )
 
 

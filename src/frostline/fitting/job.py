@@ -21,7 +21,7 @@ from frostline.features.images import ImageSet
 from frostline.fitting.budget import Budget
 from frostline.fitting.choose import check_choice, choose_head
 from frostline.fitting.depth import choose_depth, wants_depth
-from frostline.fitting.events import Event, Finished, Seen
+from frostline.fitting.events import Event, Finished, Seen, Stopped
 from frostline.fitting.forget import FEWEST, forgetting_of, originals
 from frostline.fitting.guard import Guards, overfitting
 from frostline.fitting.hyper import Options
@@ -34,6 +34,7 @@ from frostline.fitting.prepare import Compute, Labelled
 from frostline.fitting.snapshot import Snapshot
 from frostline.fitting.sources import FeatureRows, Source
 from frostline.freeze import FreezePlan, ResolvedPlan
+from frostline.freeze.select import FromModule, parse_selector
 from frostline.given import is_dataset, manifest_of
 from frostline.model import TransferModel
 
@@ -103,36 +104,41 @@ def fit(
     model.to(device)
     with ExitStack() as held:
         images = _labelled(train_images, val_images, held)
-        given, ready = yield from _in_time(_choose(model, phases[0], images, given, compute, device, sweep), budget)
+        given, ready = yield from _in_time(_choose(model, plan, phases[0], images, given, compute, device, sweep), budget)
         phases = phases_of(strategy, plan, model.backbone)
         plans = [phase.plan.resolve(model) for phase in phases]
         job = Job(model, device, compute, given, len(phases), len(images.train), originals(model, plans))
         ledger = Ledger() if resume is None else Ledger.of(resume)
-        trained = yield from _run(job, phases, images, ledger, resume, ready)
-        yield _finished(job, trained, ledger, plans[ledger.kept])
+        first, trained = yield from _run(job, phases, images, ledger, resume, ready)
+        yield _finished(job, first, trained, ledger, plans[ledger.kept])
 
 
 def _run(
     job: Job, phases: Sequence[Phase], images: Labelled, ledger: Ledger, resume: Snapshot | None, ready: Ready | None
-) -> Generator[Event, None, Trained]:
-    """All phases that are left; gives what the last one that was run leaves behind."""
-    trained = None
+) -> Generator[Event, None, tuple[Trained, Trained]]:
+    """All phases that are left; gives what the first and the last one that were run leave behind."""
+    first = trained = None
     for phase in phases[ledger.phase :]:
         steps = run_phase(job, phase, images, ledger, resume, ready)
-        trained = yield from (_in_time(steps, job.given.budget) if not ledger.phase else steps)
-        images, resume, ready = trained.images, None, None
+        if trained is None:
+            trained = yield from _in_time(steps, job.given.budget)
+        else:
+            trained = (yield from _unless_late(steps, phase.name, ledger, job.given.budget)) or trained
+        first, images, resume, ready = first or trained, trained.images, None, None
         if ledger.over:
             break
-    assert trained is not None  # there is at least one phase, and a snapshot is taken inside one
-    return trained
+    assert first is not None  # there is at least one phase, and a snapshot is taken inside one
+    assert trained is not None
+    return first, trained
 
 
 def _choose(
-    model: TransferModel, phase: Phase, images: Labelled, given: Given, compute: Compute, device: torch.device, sweep: int
+    model: TransferModel, plan: FreezePlan, phase: Phase, images: Labelled, given: Given, compute: Compute, device: torch.device, sweep: int
 ) -> Generator[Event, None, tuple[Given, Ready | None]]:
     """The depth and the head, where they are to be chosen; gives the settings and the features, if they are at hand."""
     ready = None
-    if wants_depth(model, auto=given.auto):
+    named = isinstance(parse_selector(plan.unfreeze), FromModule)  # which a cut of the backbone may take away
+    if wants_depth(model, auto=given.auto and not named):
         ready = yield from choose_depth(model, images, given, compute, device)
     return (yield from choose_head(model, phase, images, given, compute, device, sweep, ready))
 
@@ -154,6 +160,23 @@ def _in_time(steps: Generator[_Event, None, _Given], budget: Budget | None) -> G
             yield event
 
 
+def _unless_late(
+    steps: Generator[Event, None, Trained], name: str, ledger: Ledger, budget: Budget | None
+) -> Generator[Event, None, Trained | None]:
+    """The same steps of a later phase; ended, with what the phases before have reached, where its features would not be there in time."""
+    with closing(steps):
+        while True:
+            try:
+                event = next(steps)
+            except StopIteration as end:
+                return end.value
+            if budget is not None and budget.too_late(event):
+                ledger.decide(False, f"{name}: not begun, its features would not be there in time (--budget)")
+                yield Stopped(name, 1, "its features would not be there in time (--budget)")
+                return None
+            yield event
+
+
 def _mixed(options: Options, phases: Sequence[Phase], *, auto: bool, judged: bool) -> Options:
     """The options; ``auto`` mixes weights wherever there are images to judge mixtures by.
 
@@ -169,7 +192,7 @@ def _mixed(options: Options, phases: Sequence[Phase], *, auto: bool, judged: boo
     return replace(options, wise=options.wise or (auto and judged))
 
 
-def _finished(job: Job, trained: Trained, ledger: Ledger, resolved: ResolvedPlan) -> Finished:
+def _finished(job: Job, first: Trained, trained: Trained, ledger: Ledger, resolved: ResolvedPlan) -> Finished:
     train, val = trained.sources.train, trained.sources.val
     train_labels = train.labels.cpu()
     train_logits, train_looked = _judged(job, trained, train, trained.images.train)
@@ -196,7 +219,7 @@ def _finished(job: Job, trained: Trained, ledger: Ledger, resolved: ResolvedPlan
         val_labels,
         ledger.seconds,
         tuple(ledger.decisions),
-        _seen(job, trained),
+        _seen(job, first),
         None if train_looked is None or val_looked is None else (train_looked, val_looked),
     )
 
@@ -209,7 +232,7 @@ def _judged(job: Job, trained: Trained, source: Source, images: ImageSet) -> tup
 
 
 def _seen(job: Job, trained: Trained) -> tuple[Seen, Seen] | None:
-    """Images with their features, where those are vectors in memory, of the whole backbone and of the plain view."""
+    """Images with their features, where those are vectors in memory, of the whole backbone as it was opened and of the plain view."""
     if trained.module is not job.model.head or job.given.views.augment != "none" or trained.images.val is None:
         return None
     found: list[Seen] = []

@@ -10,6 +10,7 @@ from functools import partial
 import torch
 from torch import nn
 
+from frostline.backbone.sealed import Sealed
 from frostline.backbone.tap import recorded_inputs
 from frostline.data.views import Views
 from frostline.features.extract import Prefix
@@ -18,7 +19,7 @@ from frostline.fitting.auto import Gain, another_step, gain_of, losses_of
 from frostline.fitting.budget import Budget, Clock
 from frostline.fitting.candidates import Judged
 from frostline.fitting.events import Event, PhaseDone, Planned
-from frostline.fitting.forget import changing_names
+from frostline.fitting.forget import HELD_OUT, changing_names
 from frostline.fitting.hyper import Hyper, Options, default_hyper, override
 from frostline.fitting.ledger import Ledger
 from frostline.fitting.loop import Task, logits_of, put_back, train
@@ -162,7 +163,7 @@ def run_phase(
     inside = {n: tensors[n] for n in changing}
     clock.features_ready()
     judged_before = _judged(parts, sources.val, eval_batch)[0] if number and sources.val is not None else None
-    clock.judged(_seconds_an_image(job, resolved), 0 if judged_before is None else len(sources.train.labels) / len(judged_before))
+    clock.judged(_seconds_after(job, resolved, prefix, images, judged=judged_before is not None), _times(sources, judged_before))
     task = _task(job, phase.name, number, parts, sources, hyper, inside, clock)
     optimizer = make_optimizer(model, resolved, hyper, job.given.options.layer_decay)
     progress = _progress(job, resume, tensors, optimizer)
@@ -173,13 +174,15 @@ def run_phase(
         yield from solve_phase(task, model.head, model.head_spec, job.given.solution, progress)
     else:
         yield from train(task, optimizer, progress, partial(_snapshot, ledger.snapshot(), held, start, optimizer))
-    loss, alpha, diverged = progress.best_loss, None, not progress.best_epoch
-    if job.given.options.wise and number and sources.val is not None and not diverged:
+    loss, alpha, unfinished = progress.best_loss, None, _unfinished(progress, clock)
+    if job.given.options.wise and number and sources.val is not None and not unfinished:
         alpha, loss = _mix(task, inside, start)
     proof = audit(before, fingerprint(model, resolved))
     proof.check()
-    gain = None if judged_before is None else _gain(ledger, judged_before, *_judged(parts, sources.val, eval_batch))
-    kept = not diverged and (ledger.val_loss is None or loss is None or loss < ledger.val_loss)
+    if unfinished:  # what half an epoch, or no number, has made of the weights is judged by nobody
+        put_back(tensors, start)
+    gain = None if judged_before is None or unfinished else _gain(ledger, judged_before, *_judged(parts, sources.val, eval_batch))
+    kept = not unfinished and (ledger.val_loss is None or loss is None or loss < ledger.val_loss)
     kept = kept and (gain is None or gain.sure or not job.given.auto)
     if not kept:
         put_back(tensors, start)
@@ -187,7 +190,8 @@ def run_phase(
     ledger.seconds += seconds
     done = progress.best_epoch, progress.epoch, ledger.val_loss, loss
     ledger.close(kept, progress.best_epoch, progress.epoch, loss, proof)
-    last, why = _decide(job, phase.name, ledger, gain, kept=kept, late=clock.too_late_for_another())
+    go_on, why = another_step(phase.name, gain, kept=kept, unfinished=unfinished)
+    last, why = _decide(job, ledger, go_on, why, late=clock.too_late_for_another())
     between = partial(_between_phases, ledger.snapshot(), held)
     yield PhaseDone(phase.name, kept, *done, alpha, gain, proof, seconds, last, why, between)
     return Trained(parts.suffix, sources, images, eval_batch)
@@ -203,9 +207,16 @@ def _progress(job: Job, resume: Snapshot | None, tensors: dict[str, torch.Tensor
     return Progress.of(resume.facts["progress"], on_device["best"], on_device["average"])
 
 
-def _decide(job: Job, name: str, ledger: Ledger, gain: Gain | None, *, kept: bool, late: bool) -> tuple[bool, str]:
-    """Whether the phase that has ended is the last one, and of ``auto`` why."""
-    go_on, why = another_step(name, gain, kept=kept) if job.given.auto else (True, name)
+def _unfinished(progress: Progress, clock: Clock) -> str:
+    """Why no epoch of the phase was finished; empty where one was."""
+    if progress.best_epoch:
+        return ""
+    return "the time was up before its first epoch was" if clock.late() else "its loss became no number in its first epoch"
+
+
+def _decide(job: Job, ledger: Ledger, go_on: bool, why: str, *, late: bool) -> tuple[bool, str]:
+    """Whether the phase that has ended is the last one, and of ``auto`` why, which says whether it would go on."""
+    go_on = go_on or not job.given.auto
     if late and ledger.phase < job.phases:
         go_on, why = False, f"{why}; nothing more is unfrozen for want of time (--budget)"
     if job.given.auto or not go_on:
@@ -240,10 +251,29 @@ def _eval_batch(parts: Split) -> int:
     return 256 if parts.cut.way == "backbone" else 32
 
 
-def _seconds_an_image(job: Job, resolved: ResolvedPlan) -> float:
-    """Of the network itself, which the images that come after training are run through; 0 where nobody counts."""
-    if job.given.budget is None or not resolved.backbone_trained:
+def _times(sources: Sources, judged_before: torch.Tensor | None) -> float:
+    """Training images for each validation image; 0 where none were judged."""
+    return 0.0 if judged_before is None else len(sources.train.labels) / len(judged_before)
+
+
+def _seconds_after(job: Job, resolved: ResolvedPlan, prefix: Prefix, images: Labelled, *, judged: bool) -> float:
+    """Of running images through the network once training is done; 0 where nobody counts.
+
+    A test, what forgetting is measured on, and in the first phase, of which nothing was judged before, all images of the job.
+    """
+    if job.given.budget is None:
         return 0.0
+    rates = prefix.engine.images_per_second, prefix.engine.pictures_per_second
+    if resolved.backbone_trained:
+        own = 0 if judged else 2 * len(images.everything)
+        return (job.given.budget.after + 2 * HELD_OUT + own) * _seconds_an_image(job)
+    if rates[0] is not None and rates[1] is not None:
+        return job.given.budget.after * (1 / rates[0] + 1 / rates[1])
+    return 0.0 if isinstance(job.model.backbone, Sealed) or not job.given.budget.after else job.given.budget.after * _seconds_an_image(job)
+
+
+def _seconds_an_image(job: Job) -> float:
+    """Of the network itself."""
     example = job.model.example(4)
     with evaluating(job.model), torch.no_grad():
         job.model(example)
