@@ -3,6 +3,7 @@
 import contextlib
 import io
 import struct
+import sys
 import threading
 import zlib
 from collections.abc import Callable
@@ -13,8 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
+from frostline import Preprocess
+from frostline.data.crop import Crop
 from frostline.data.decode import MAX_PIXELS, decode, read_image_bytes
-from frostline.errors import DecodeError
+from frostline.errors import DataError, DecodeError
+from frostline.features.pixels import pixel_batches
 
 NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8))
 GRAY16 = Image.fromarray(np.array([[0, 0x1234, 0xFFFF, 255]], np.uint16))
@@ -234,3 +238,23 @@ def test_random_damage_is_an_error_or_a_picture(form: str):
         bad[random.integers(0, len(bad), 3)] = random.integers(0, 256, 3)
         with contextlib.suppress(DecodeError):
             assert decode(bad.tobytes()).image.mode == "RGB"
+
+
+def test_a_picture_that_would_take_gigabytes_to_resize_is_refused_and_others_are_not(tmp_path: Path):
+    """97 bytes of 3000 by 2 pixels are 384,000 by 256 once the short side is resized."""
+    flat = tmp_path / "flat.png"
+    flat.write_bytes(coded(Image.new("RGB", (3000, 2)), "PNG"))
+    [[found]] = pixel_batches([flat], Preprocess((224, 224), 256), [1])
+    assert isinstance(found, DecodeError)
+    assert "3000 x 2 pixels, too narrow" in str(found)
+    banner = Crop((224, 224), 256).of(Image.new("RGB", (2000, 20)))
+    assert banner.shape == (224, 224, 3)
+
+
+def test_want_of_memory_is_no_fault_of_the_file(monkeypatch: pytest.MonkeyPatch):
+    def starved(data: bytes):
+        raise MemoryError
+
+    monkeypatch.setattr(sys.modules["frostline.data.decode"], "_decode", starved)
+    with pytest.raises(DataError, match="not enough memory"):
+        decode(coded(NOISE, "PNG"))

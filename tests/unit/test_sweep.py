@@ -321,6 +321,18 @@ def test_a_stack_that_would_be_too_large_is_cut(monkeypatch):
     assert [p.log_loss for p in parts] == pytest.approx([w.log_loss for w in whole], rel=1e-4)
 
 
+def test_of_several_specifications_no_more_are_trained_at_once_than_fit(monkeypatch):
+    x, y = rows(40, 8, 2)
+    met = []
+    monkeypatch.setattr(
+        "frostline.fitting.sweep.train_stacks", lambda stacks, *rest: met.append(len(stacks)) or train_stacks(stacks, *rest)
+    )
+    monkeypatch.setattr("frostline.fitting.sweep.MOST_NUMBERS", 1)
+    candidates = [SteppedHead(spec, lr, 0.01) for spec in (LINEAR, HeadSpec("mlp", 4)) for lr in (1e-3, 1e-2, 1e-1)]
+    cross_validate(candidates, x, y, 2, stratified_folds(y, 2, 0), HYPER, 0)
+    assert met == [1] * 6
+
+
 # --- keys, grid, choice ----------------------------------------------------------------------------------------------------------
 
 
