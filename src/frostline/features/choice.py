@@ -150,7 +150,7 @@ def _first_that_passes(subject: Subject, pictures: torch.Tensor, images: int) ->
     halved = passed.get("bf16", best)
     if _speed(halved) > 1.3 * _speed(best):
         best = halved
-    why = f"verified on {len(pictures)} images of this job, {_speed(best) / speed:.1f} times as fast as the module itself"
+    why = f"verified on {len(pictures)} images when it was made, {_speed(best) / speed:.1f} times as fast as the module itself"
     return replace(best, engine=replace(best.engine, why="; ".join([why, *refused])))
 
 

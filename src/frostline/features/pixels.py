@@ -142,7 +142,7 @@ def pixel_batches(
             future, digest, view = waiting.popleft()
             return seen(future.result(), digest, view)
 
-        for size, following in zip(sizes, [*sizes[1:], 0], strict=True):
+        for size, following in zip(sizes, [*sizes, 0][1:], strict=True):
             room = size + following if plain else _MOST_PICTURES
             yield [next_of(room) for _ in range(size)]
 
