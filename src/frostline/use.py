@@ -92,7 +92,7 @@ def familiar_of(
     held_out = None
     if finished.looked is not None:
         train, held_out = (_distinct(seen, seed) for seen in finished.looked)
-    elif finished.seen is not None and alone:
+    elif finished.seen is not None and not finished.resolved.backbone_trained:
         train = _distinct(finished.seen[0], seed)
     else:
         some = images.only(distinct(images, MOST_COMPUTED, seed))

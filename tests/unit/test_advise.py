@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +29,8 @@ from frostline.backbone import open_backbone
 from frostline.backbone.tap import channel_statistics
 from frostline.errors import RecipeError
 from frostline.features.depths import END, at_depths
+from frostline.fitting import depth
+from frostline.fitting.budget import Budget
 from frostline.fitting.depth import Told, sampled, stepped_held, tell_apart
 from frostline.fitting.folds import scale_of, stratified_folds
 from frostline.fitting.held import Held, differ, fall, ridge_answers, ridge_held, scaled, surely_lower
@@ -388,3 +391,12 @@ def test_a_class_of_one_image_is_refused(tiny_module, monkeypatch, tmp_path):
     make_images(tmp_path / "val", {"green": 4, "red": 0}, 1)
     with pytest.raises(RecipeError, match="one training image"):
         advise(Recipe(data=str(tmp_path / "train"), val=str(tmp_path / "val"), backbone="tiny_net:build"), cache=None)
+
+
+@pytest.mark.parametrize("seconds", [1e9, 1e-9])
+def test_no_more_depths_are_looked_at_than_there_is_time_for(seconds):
+    torch.manual_seed(0)
+    labels = torch.arange(40) % 2
+    features = {n: torch.randn(40, 6) for n in ("a", "b", END)}
+    found = depth._ridges(features, labels, 2, stratified_folds(labels, 5, 0), Budget(seconds, time.perf_counter()))
+    assert list(found) == (["a", "b", END] if seconds > 1 else [END])

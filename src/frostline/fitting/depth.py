@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -14,6 +15,7 @@ from frostline.errors import RecipeError
 from frostline.features.depths import END, Depths, at_depths
 from frostline.features.extract import FeatureProgress
 from frostline.features.images import ImageSet
+from frostline.fitting.budget import Budget
 from frostline.fitting.events import CachePlanned, DepthChosen, FeaturesReady
 from frostline.fitting.folds import Fold, stratified_folds
 from frostline.fitting.held import Held, best_held, fall, ridge_held, surely_lower
@@ -90,10 +92,11 @@ def choose_depth(
         return None  # nobody asked for it: the head stays where it is
     features = depths.layout.unpack(_matrix(sources.train)[judged])
     named = dict(zip(depths.names, features, strict=True))
-    ridge = {n: ridge_held(f, labels, model.num_classes, folds) for n, f in named.items()}
-    told = tell_apart(named, ridge, labels, folds, model.head_spec, model.num_classes, given.seed)
+    ridge = _ridges(named, labels, model.num_classes, folds, given.budget)
+    told = tell_apart({n: named[n] for n in ridge}, ridge, labels, folds, model.head_spec, model.num_classes, given.seed)
     chosen, accuracies = told.chosen, tuple(h.accuracy for h in told.ridge.values())
-    yield DepthChosen(tuple(depths.names), accuracies, chosen, _why(told, depths.why), len(labels))
+    short = "" if len(ridge) == len(named) else f"; of {len(named)} depths {len(ridge)} were looked at for want of time (--budget)"
+    yield DepthChosen(tuple(ridge), accuracies, chosen, _why(told, depths.why) + short, len(labels))
     model.put_head(replace(model.head_spec, at=None if chosen == END else chosen), given.seed)
     if large:
         return None
@@ -102,6 +105,19 @@ def choose_depth(
     at = replace(parts, suffix=model.head, cut=cut, layout=Layout((depths.layout.parts[place],)))
     own = Sources(_only(sources.train, place), None if sources.val is None else _only(sources.val, place))
     return Ready(at, replace(prefix, layout=at.layout), own, usable)
+
+
+def _ridges(
+    features: Mapping[str, torch.Tensor], labels: torch.Tensor, classes: int, folds: Sequence[Fold], budget: Budget | None
+) -> dict[str, Held]:
+    """A ridge at each depth; from the end on, and no more of them than leave as much time as they took."""
+    found: dict[str, Held] = {}
+    began = time.perf_counter()
+    for name in reversed(list(features)):
+        found[name] = ridge_held(features[name], labels, classes, folds)
+        if budget is not None and budget.over(time.perf_counter() - began):
+            break
+    return {n: found[n] for n in features if n in found}
 
 
 def wants_depth(model: TransferModel, *, auto: bool) -> bool:
@@ -133,7 +149,7 @@ class Told:
 
     Attributes:
         ridge: a ridge at each depth, by name.
-        own: the very head that would be trained, at the end and at every depth whose ridge beats that of the end.
+        own: the very head that would be trained, at the end and at every depth whose ridge beats that of the end; empty where none does.
         chosen: the depth to take.
     """
 
@@ -163,7 +179,8 @@ def tell_apart(
         seed: of first weights and order.
     """
     worth = [n for n in features if n != END and surely_lower(ridge[END], ridge[n], ERRORS)]
-    own = {n: stepped_held(features[n], labels, classes, folds, seed) if spec.kind == "linear" else ridge[n] for n in (*worth, END)}
+    asked = (*worth, END) if worth else ()
+    own = {n: stepped_held(features[n], labels, classes, folds, seed) if spec.kind == "linear" else ridge[n] for n in asked}
     better = [n for n in worth if surely_lower(own[END], own[n], ERRORS)]
     return Told(ridge, own, min(reversed(better), key=lambda n: own[n].log_loss or 0.0) if better else END)
 
