@@ -211,13 +211,13 @@ def _unfinished(progress: Progress, clock: Clock) -> str:
     """Why no epoch of the phase was finished; empty where one was."""
     if progress.best_epoch:
         return ""
-    return "the time was up before its first epoch was" if clock.late() else "its loss became no number in its first epoch"
+    return "the time was up before its first epoch ended (--budget)" if clock.late() else "its loss became no number in its first epoch"
 
 
 def _decide(job: Job, ledger: Ledger, go_on: bool, why: str, *, late: bool) -> tuple[bool, str]:
     """Whether the phase that has ended is the last one, and of ``auto`` why, which says whether it would go on."""
     go_on = go_on or not job.given.auto
-    if late and ledger.phase < job.phases:
+    if late and go_on and ledger.phase < job.phases:
         go_on, why = False, f"{why}; nothing more is unfrozen for want of time (--budget)"
     if job.given.auto or not go_on:
         ledger.decide(go_on, why)
