@@ -158,3 +158,14 @@ def test_ants_and_bees(hymenoptera, tmp_path, cache):
         Image.fromarray(random.integers(0, 256, (99, 99, 3), dtype=np.uint8)).save(tmp_path / f"noise{i}.png")
     others = [*sorted(tmp_path.glob("*.png")), hymenoptera / "train" / "ants" / "imageNotFound.gif"]
     assert all(a.unfamiliar for a in predict(run, others))
+
+
+def test_what_auto_saw_before_it_ended_at_its_probe_is_not_computed_again(tiny_module, images, tmp_path, monkeypatch):
+    """With phases of which the first is the last, the backbone is the one that the features are from."""
+    monkeypatch.syspath_prepend(str(tiny_module))
+    monkeypatch.setattr("frostline.fitting.budget.Clock.too_late_for_another", lambda _: True)
+    monkeypatch.setattr("frostline.use.features_of", lambda *_, **__: pytest.fail("the backbone was run once more"))
+    recipe = Recipe(data=str(images), backbone="tiny_net:build", strategy="auto", epochs=2, budget="600s")
+    told = train(recipe, tmp_path / "run", cache=tmp_path / "cache", listen=lambda _: None, offline=True)
+    assert [p["name"] for p in told["phases"]] == ["linear probe"]
+    assert (tmp_path / "run" / "familiar.safetensors").exists()
