@@ -72,9 +72,7 @@ def main() -> None:
                 pass
             both = (time.perf_counter() - began) / count
             shares.append((decoding + forward) / both)
-            print(
-                f"decoding {1 / decoding:.0f}/s, forward {1 / forward:.0f}/s, together {1 / both:.0f}/s: {shares[-1]:.2f} of what is allowed"
-            )
+            print(f"decoding {1 / decoding:.0f}/s, forward {1 / forward:.0f}/s, together {1 / both:.0f}/s: {shares[-1]:.2f} of that")
         print(f"median {statistics.median(shares):.2f} (aim: 0.9 or more)")
 
 
