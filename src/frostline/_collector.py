@@ -1,6 +1,6 @@
 """The garbage collector, put off while libraries are imported.
 
-Importing torch and timm makes a million objects, all of which stay, and the collector looks through them again and again: a fifth of
+Importing torch and timm makes a million objects, all of which stay, and the collector looks through them again and again: a sixth of
 the time of the import. The collector belongs to the whole process, so only the command line puts it off; the work that makes garbage
 takes it up again.
 """
