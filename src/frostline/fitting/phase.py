@@ -190,8 +190,8 @@ def run_phase(
     ledger.seconds += seconds
     done = progress.best_epoch, progress.epoch, ledger.val_loss, loss
     ledger.close(kept, progress.best_epoch, progress.epoch, loss, proof)
-    go_on, why = another_step(phase.name, gain, kept=kept, unfinished=unfinished)
-    last, why = _decide(job, ledger, go_on, why, late=clock.too_late_for_another())
+    step = another_step(phase.name, gain, kept=kept, unfinished=unfinished) if job.given.auto else (True, phase.name)
+    last, why = _decide(job, ledger, *step, late=clock.too_late_for_another())
     between = partial(_between_phases, ledger.snapshot(), held)
     yield PhaseDone(phase.name, kept, *done, alpha, gain, proof, seconds, last, why, between)
     return Trained(parts.suffix, sources, images, eval_batch)
@@ -215,8 +215,7 @@ def _unfinished(progress: Progress, clock: Clock) -> str:
 
 
 def _decide(job: Job, ledger: Ledger, go_on: bool, why: str, *, late: bool) -> tuple[bool, str]:
-    """Whether the phase that has ended is the last one, and of ``auto`` why, which says whether it would go on."""
-    go_on = go_on or not job.given.auto
+    """Whether the phase that has ended is the last one, and of ``auto`` why."""
     if late and go_on and ledger.phase < job.phases:
         go_on, why = False, f"{why}; nothing more is unfrozen for want of time (--budget)"
     if job.given.auto or not go_on:
