@@ -65,6 +65,7 @@ CONTESTANTS = (
     Contestant("new", "frostline, new images", cache="other"),
     Contestant("warm", "frostline, second run", cache="same"),
     Contestant("sweep", "frostline, 13 heads, nothing cached", flags=("--sweep", "13")),
+    Contestant("sweep-64", "frostline, 64 heads, nothing cached", flags=("--sweep", "64")),
     Contestant("extract", "extract once, scikit-learn, channels-last", ("extract_once", "channels-last")),
     Contestant("extract-nchw", "extract once, scikit-learn", ("extract_once", "nchw")),
     Contestant("dinov2", "DINOv2-style, 13 heads", ("dinov2_linear", "default"), loop=True),

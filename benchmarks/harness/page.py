@@ -14,7 +14,7 @@ from harness.figures import fit_line, wilson
 from harness.records import Record
 
 COLD, WARM = "cold", "warm"
-OWN = {COLD, "new", WARM, "sweep"}
+OWN = {COLD, "new", WARM, "sweep", "sweep-64"}
 
 
 @dataclass(frozen=True)
@@ -177,10 +177,14 @@ def ratios(rows: Sequence[Row]) -> str:
         return times(keyed[upper], rows, lower) if upper in keyed else None
 
     aims = (
-        ("tutorial's loop / frostline cold", ratio("tutorial", COLD), "50 or more"),
+        ("tutorial's loop / frostline cold", ratio("tutorial", COLD), "40 or more"),
+        ("tutorial's loop / frostline, new images", ratio("tutorial", "new"), "70 or more"),
         ("tutorial's loop / frostline, second run", ratio("tutorial", WARM), "100 or more"),
-        ("extract-once script / frostline cold", ratio("extract", COLD), "1 or more"),
-        ("frostline, 13 heads / one", ratio("sweep", COLD), "1.1 or less"),
+        ("Lightning, BackboneFinetuning / frostline cold", ratio("lightning", COLD), "50 or more"),
+        ("fastai vision_learner / frostline cold", ratio("fastai", COLD), "80 or more"),
+        ("frostline cold / extract-once script", ratio(COLD, "extract"), "0.60 or less"),
+        ("frostline, 13 heads / one", ratio("sweep", COLD), "1.2 or less"),
+        ("frostline, 64 heads / one", ratio("sweep-64", COLD), "1.2 or less"),
     )
     found = [f"| {what} | {value:.2f} | {aim} |" for what, value, aim in aims if value is not None]
     return "\n".join(["| ratio | found | aim |", "|---|---|---|", *found]) if found else ""
