@@ -27,7 +27,7 @@ class TransferModel(nn.Module):
     Args:
         backbone: an opened backbone, or what :func:`frostline.open_backbone` takes.
         head: ``linear``, ``ridge``, ``logistic``, ``mlp:WIDTH``, ``conv:CHANNELS`` or ``attention``, the first four also
-            ``...@BLOCK``; its input shape is found by running one image.
+            ``...@BLOCK`` or ``...@all``; its input shape is found by running one image.
         num_classes: number of classes, at least 2.
         seed: of the head's initial weights.
 
@@ -57,7 +57,8 @@ class TransferModel(nn.Module):
     def put_head(self, spec: HeadSpec, seed: int = 0) -> None:
         """Put a new head in place of the one there is, on the device of the backbone.
 
-        A head on an earlier block cuts the backbone there, for good; ``@auto`` sits on the end until a block is chosen.
+        A head on an earlier block cuts the backbone there, for good, one on all depths taps every block; ``@auto`` sits on the end
+        until a depth is chosen.
 
         Raises:
             HeadError: it cannot sit on the features of the backbone, which gives a vector or a map by what the first head took.

@@ -84,11 +84,30 @@ def test_the_depth_of_a_head_is_chosen_on_training_images(frostline, split_image
     ran = frostline("train", split_images, *TINY, *head, *more, "--out", tmp_path / "run", "--json")
     assert ran.returncode == 0, ran.stderr
     told = json.loads(ran.stdout)
-    assert set(told["depth"]["accuracy"]) == {"stem.0", "body.0", "backbone"}
+    assert set(told["depth"]["accuracy"]) == {"stem.0", "body.0", "backbone", "all"}
     at = told["head"].partition("@")[2] or "backbone"
     assert at == told["depth"]["chosen"]
     assert told["cache"]["cut"] == at
     ran = frostline("predict", tmp_path / "run", split_images / "test" / "green" / "000.png", "--json")
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_a_head_on_all_depths_from_training_to_onnx(frostline, split_images, tmp_path):
+    ran = frostline("train", split_images, *TINY, "--head", "linear@all", "--out", tmp_path / "run", "--json")
+    assert ran.returncode == 0, ran.stderr
+    told = json.loads(ran.stdout)
+    assert told["head"] == "linear@all"
+    assert told["audit"]["frozen_unchanged"]
+    ran = frostline("evaluate", tmp_path / "run", split_images / "test", "--json")
+    assert json.loads(ran.stdout)["accuracy"] == pytest.approx(told["test"]["accuracy"])
+    ran = frostline("export", tmp_path / "run", "--format", "onnx", "--json")
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout)["max_abs_difference"] < 1e-4
+    ran = frostline("export", tmp_path / "run", "--format", "safetensors")
+    assert ran.returncode == 2
+    assert "the head sits on what all layers give" in ran.stderr
+    assert len(ran.stderr.strip().splitlines()) == 1
+    ran = frostline("explain", tmp_path / "run", split_images / "test" / "green" / "000.png", "--out", tmp_path / "why.png")
     assert ran.returncode == 0, ran.stderr
 
 

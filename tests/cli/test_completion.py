@@ -44,7 +44,7 @@ def environment(tmp_path_factory):
         (["frostline", "cache", "p"], {"prune"}),
         (["frostline", "train", "--bac"], {"--backbone", "--backbone-lr"}),
         (["frostline", "train", "DATA", "--backbone", "tf"], {"tf_efficientnet_lite0"}),
-        (["frostline", "train", "--head", "lin"], {"linear", "linear@auto"}),
+        (["frostline", "train", "--head", "lin"], {"linear", "linear@all", "linear@auto"}),
         (["frostline", "train", "--strategy", ""], {"plain", "lp-ft", "gradual", "auto"}),
         (["frostline", "extract", "--engine", "o"], {"openvino"}),
         (["frostline", "export", "RUN", "--format", ""], set(FORMATS)),

@@ -28,7 +28,7 @@ from frostline.advise.unlikeness import Unlikeness, unlikeness_of
 from frostline.backbone import open_backbone
 from frostline.backbone.tap import channel_statistics
 from frostline.errors import RecipeError
-from frostline.features.depths import END, at_depths
+from frostline.features.depths import ALL, END, at_depths
 from frostline.fitting import depth
 from frostline.fitting.budget import Budget
 from frostline.fitting.depth import Told, sampled, stepped_held, tell_apart
@@ -331,9 +331,17 @@ def test_a_head_on_an_earlier_block_is_taken_where_it_is_better_and_no_unfreezin
         candidate("none", 0.3, 0.9, 5, "linear@b.5"),
         candidate("last:2", 0.31, 0.9, 20, seed=1),
     ]
-    found = recommend(plans, [evidence()])
+    assert recommend(plans, [evidence()]).pick is not plans[1]  # the head itself has not said so
+    found = recommend(plans, [replace(evidence(), told=Told({}, {}, "b.5"))])
     assert found.pick is plans[1]
-    assert "Put the head on b.5" in found.why
+    assert "Put the head on b.5, earlier" in found.why
+    told = [replace(evidence(), told=Told({}, {}, ALL))]
+    plans[1] = candidate("none", 0.3, 0.9, 5, "linear@all")
+    assert recommend(plans, told).pick is plans[2]  # which starts from that head, and beats the last layer's features beyond doubt
+    plans[2] = candidate("last:2", 0.59, 0.9, 20, seed=1)
+    found = recommend(plans, told)
+    assert found.pick is plans[1]
+    assert "Put the head on what all layers give" in found.why
 
 
 def test_more_labels_are_advised_where_the_curve_still_falls():

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -9,8 +12,10 @@ from torch import nn
 from frostline import Compute, Finished, FreezePlan, ImageSet, TransferModel, fit, open_backbone
 from frostline.data import ensure_splits, read_data
 from frostline.errors import HeadError
-from frostline.features.depths import END, at_depths, up_to
+from frostline.features.depths import ALL, END, at_depths, joined, up_to
 from frostline.features.fold import folded
+from frostline.features.pixels import pixel_batches
+from frostline.fitting import DepthChosen, Swept
 from frostline.freeze.apply import evaluating
 from frostline.freeze.layers import layers_of
 from frostline.heads import HeadSpec
@@ -77,6 +82,82 @@ def test_a_backbone_up_to_a_block_is_that_depth_without_the_rest(name):
     assert [b.name for b in layers_of(part.body).blocks] == names[: names.index(depths.names[place]) + 1]
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_all_depths_side_by_side_are_one_backbone_with_the_same_layers(name):
+    backbone = opened(name)
+    depths, images = at_depths(backbone), pictures(backbone)
+    whole = up_to(backbone, ALL)
+    with torch.no_grad(), evaluating(backbone.body):
+        given, found = depths.body(images), whole.body(images)
+    wanted = torch.cat([nn.functional.layer_norm(v, v.shape[1:]) for v in given], 1)
+    assert torch.allclose(found, wanted, atol=1e-5)
+    assert torch.equal(found, joined(given))
+    assert found.shape == (2, depths.layout.size)
+    flat = torch.cat(given, 1)
+    assert torch.equal(depths.at(ALL, flat), found)
+    assert torch.equal(depths.at(depths.names[1], flat), given[1])
+    mine, theirs = dict(backbone.body.named_parameters()), dict(whole.body.named_parameters())
+    assert theirs.keys() == mine.keys()
+    assert all(mine[n] is p for n, p in theirs.items())
+    assert [b.name for b in layers_of(whole.body).blocks] == [b.name for b in layers_of(backbone.body).blocks]
+
+
+def test_a_depth_without_any_difference_is_no_division_by_zero():
+    assert torch.equal(joined([torch.ones(2, 3), torch.zeros(2, 1)]), torch.zeros(2, 4))
+
+
+@pytest.mark.parametrize("unfreeze", ["none", "last:1"])
+def test_a_head_on_all_depths_learns_the_same_with_and_without_a_cache(tiny, images, tmp_path, unfreeze):
+    listed = ImageSet.of(read_data(images))
+    manifest = ensure_splits(read_data(images), listed.digests, 0)
+    sets = ImageSet.of(manifest.only("train")), ImageSet.of(manifest.only("val"))
+    models = []
+    for recompute in (False, True):
+        torch.manual_seed(0)
+        models.append(TransferModel(tiny(), "linear@all"))
+        compute = Compute(tmp_path, recompute=recompute, engine="plain")
+        finished = next(e for e in fit(models[-1], FreezePlan(unfreeze), *sets, compute=compute, epochs=3) if isinstance(e, Finished))
+        assert finished.audit.frozen_unchanged
+        assert finished.audit.trainable_moved
+    for (name, one), other in zip(models[0].state_dict().items(), models[1].state_dict().values(), strict=True):
+        assert torch.allclose(one, other, atol=1e-5), name
+    again = pickle.loads(pickle.dumps(models[0]))
+    with torch.no_grad(), evaluating(again), evaluating(models[0]):
+        assert torch.equal(again(models[0].example(2)), models[0](models[0].example(2)))
+
+
+def forgetful(tiny):
+    """A backbone whose last layers have forgotten everything: its features are the same for all images."""
+    backbone = tiny()
+    with torch.no_grad():
+        backbone.body.body[0].weight.zero_()
+    return replace(backbone, digest="")
+
+
+@pytest.mark.parametrize("sweep", [0, 7])
+def test_a_head_goes_where_something_is_known(tiny, images, tmp_path, sweep):
+    listed = ImageSet.of(read_data(images))
+    manifest = ensure_splits(read_data(images), listed.digests, 0)
+    sets = ImageSet.of(manifest.only("train")), ImageSet.of(manifest.only("val"))
+    model = TransferModel(forgetful(tiny), "linear@auto")
+    events = list(fit(model, FreezePlan(), *sets, compute=Compute(tmp_path), epochs=3, sweep=sweep))
+    told = next(e for e in events if isinstance(e, DepthChosen))
+    assert told.names == ("stem.0", "body.0", END, ALL)
+    assert told.chosen in ("stem.0", ALL)
+    assert model.head_spec.at == told.chosen
+    assert events[-1].audit.frozen_unchanged
+    if sweep:
+        swept = next(e for e in events if isinstance(e, Swept))
+        assert {j.candidate.head.at for j in swept.judged} == {None, "stem.0", ALL}
+        assert swept.chosen.candidate.head == replace(model.head_spec)
+        assert "best of all heads of the sweep" in told.why
+    seen = ImageSet.of(manifest.only("val"))
+    with torch.no_grad(), evaluating(model):
+        pixels = [p for batch in pixel_batches(seen.paths, model.opened.preprocess, [len(seen)]) for p in batch]
+        logits = model(model.opened.preprocess.normalise(torch.stack(pixels)))
+    assert torch.allclose(logits, events[-1].val_logits, atol=1e-4)
+
+
 class Undecided(nn.Module):
     """Its forward pass depends on values."""
 
@@ -98,6 +179,8 @@ def test_a_network_that_cannot_be_read_is_tapped_at_its_end_and_says_why():
         assert torch.equal(depths.body(backbone.example(2))[0], backbone.body(backbone.example(2)).mean((2, 3)))
     with pytest.raises(HeadError, match="cannot be read"):
         TransferModel(backbone, "linear@conv")
+    with pytest.raises(HeadError, match="one depth only"):
+        TransferModel(backbone, "linear@all")
 
 
 @pytest.mark.parametrize(
@@ -109,7 +192,7 @@ def test_heads_on_no_depth_are_refused(head, what):
         TransferModel("tf_efficientnet_lite0", head)
 
 
-@pytest.mark.parametrize("text", ["linear@stem.0", "mlp:16@blocks.1.0", "ridge@a.b"])
+@pytest.mark.parametrize("text", ["linear@stem.0", "mlp:16@blocks.1.0", "ridge@a.b", "logistic@all"])
 def test_a_spec_is_written_as_it_is_read(text):
     assert str(HeadSpec.parse(text)) == text
 

@@ -18,6 +18,7 @@ from frostline.data.views import Views
 from frostline.errors import HeadError, RecipeError
 from frostline.features import FeatureProgress
 from frostline.features.choice import choose_engine
+from frostline.features.depths import ALL
 from frostline.fitting import CachePlanned, FeaturesReady, PhaseDone, Planned, Solved, StepDone, Swept
 from frostline.fitting.candidates import Judged, SolvedHead, SteppedHead, best_of, judge
 from frostline.fitting.folds import scale_of, stratified_folds
@@ -31,7 +32,7 @@ from frostline.fitting.snapshot import Progress, Snapshot
 from frostline.fitting.solved import cross_validate_solved, solve
 from frostline.fitting.sources import FeatureRows
 from frostline.fitting.stack import Scaled, Stack, held_out_logits, train_stacks
-from frostline.fitting.sweep import cross_validate, grid, sweep
+from frostline.fitting.sweep import FOLDS, cross_validate, grid, sweep
 from frostline.freeze.crossing import Layout
 from frostline.freeze.plan import FreezePlan as Plan
 from frostline.heads import FeatureShape, HeadSpec, build_head
@@ -212,8 +213,8 @@ def test_copies_do_not_tell_the_answer():
     x, y = torch.randn(60, 80, generator=random), torch.randint(0, 2, (60,), generator=random)
     copies, labels, units = x.repeat(3, 1), y.repeat(3), list(range(60)) * 3
     hyper = dataclasses.replace(HYPER, epochs=10)
-    assert sweep(copies, labels, 2, 4, hyper, 0).chosen.accuracy > 0.9
-    assert sweep(copies, labels, 2, 4, hyper, 0, units).chosen.accuracy < 0.7
+    assert sweep({None: copies}, labels, 2, 4, hyper, 0).chosen.accuracy > 0.9
+    assert sweep({None: copies}, labels, 2, 4, hyper, 0, units).chosen.accuracy < 0.7
 
 
 def test_cross_validation_never_sees_the_held_out_fold():
@@ -225,7 +226,7 @@ def test_cross_validation_never_sees_the_held_out_fold():
     def of_first_fold(features):
         stack = Stack.of(build_head(HeadSpec("mlp", 4), FeatureShape((10,)), 2), torch.tensor([1e-3, 1e-2]), torch.tensor([0.0, 0.1]), 3)
         scaled = Scaled.of(features, folds)
-        train_stacks([stack], scaled, y, folds, HYPER, 0)
+        train_stacks([(stack, scaled)], y, folds, HYPER, 0)
         return [t[0] for t in (*stack.parameters, scaled.means, scaled.scales)]
 
     for before, after in zip(of_first_fold(x), of_first_fold(changed), strict=True):
@@ -283,7 +284,7 @@ def test_a_head_of_a_sweep_is_the_head_trained_alone(spec, count, classes):
     rates, decays = torch.tensor([c.lr for c in candidates]), torch.tensor([c.weight_decay for c in candidates])
     stack = Stack.of(build_head(spec, FeatureShape((20,)), classes, 0), rates, decays, len(folds))
     scaled = Scaled.of(x, folds)
-    train_stacks([stack], scaled, y, folds, HYPER, 0)
+    train_stacks([(stack, scaled)], y, folds, HYPER, 0)
     logits = held_out_logits(stack, scaled, folds)
     for f, fold in enumerate(folds):
         for c, candidate in enumerate(candidates):
@@ -304,8 +305,8 @@ def test_candidates_do_not_touch_each_other():
     x, y = rows(40, 8, 2)
     folds = stratified_folds(y, 2, 0)
     calm, wild = SteppedHead(LINEAR, 1e-3, 0.01), SteppedHead(LINEAR, 1e30, 0.01)
-    together = cross_validate([calm, wild], x, y, 2, folds, HYPER, 0)
-    assert together[0].log_loss == pytest.approx(cross_validate([calm], x, y, 2, folds, HYPER, 0)[0].log_loss, rel=1e-5)
+    together = cross_validate([calm, wild], {None: x}, y, 2, folds, HYPER, 0)
+    assert together[0].log_loss == pytest.approx(cross_validate([calm], {None: x}, y, 2, folds, HYPER, 0)[0].log_loss, rel=1e-5)
     assert together[1].log_loss > together[0].log_loss
     assert best_of(together).candidate == calm
 
@@ -314,9 +315,9 @@ def test_a_stack_that_would_be_too_large_is_cut(monkeypatch):
     x, y = rows(40, 8, 2)
     folds = stratified_folds(y, 2, 0)
     candidates = [SteppedHead(LINEAR, lr, 0.01) for lr in (1e-3, 1e-2, 1e-1)]
-    whole = cross_validate(candidates, x, y, 2, folds, HYPER, 0)
+    whole = cross_validate(candidates, {None: x}, y, 2, folds, HYPER, 0)
     monkeypatch.setattr("frostline.fitting.sweep.MOST_NUMBERS", 1)
-    parts = cross_validate(candidates, x, y, 2, folds, HYPER, 0)
+    parts = cross_validate(candidates, {None: x}, y, 2, folds, HYPER, 0)
     assert [p.candidate for p in parts] == candidates
     assert [p.log_loss for p in parts] == pytest.approx([w.log_loss for w in whole], rel=1e-4)
 
@@ -329,7 +330,7 @@ def test_of_several_specifications_no_more_are_trained_at_once_than_fit(monkeypa
     )
     monkeypatch.setattr("frostline.fitting.sweep.MOST_NUMBERS", 1)
     candidates = [SteppedHead(spec, lr, 0.01) for spec in (LINEAR, HeadSpec("mlp", 4)) for lr in (1e-3, 1e-2, 1e-1)]
-    cross_validate(candidates, x, y, 2, stratified_folds(y, 2, 0), HYPER, 0)
+    cross_validate(candidates, {None: x}, y, 2, stratified_folds(y, 2, 0), HYPER, 0)
     assert met == [1] * 6
 
 
@@ -343,7 +344,7 @@ def test_keys_are_values():
     assert len({near, far, SteppedHead(LINEAR, 0.001, 0.01)}) == 2
     assert len({SolvedHead(RIDGE, 1.0), SolvedHead(LOGISTIC, 1.0), SolvedHead(RIDGE, 1.0 + 1e-15)}) == 3
     x, y = rows(30, 6, 2)
-    judged = cross_validate([near, far], x, y, 2, stratified_folds(y, 2, 0), HYPER, 0)
+    judged = cross_validate([near, far], {None: x}, y, 2, stratified_folds(y, 2, 0), HYPER, 0)
     assert [j.candidate for j in judged] == [near, far]
     with pytest.raises(dataclasses.FrozenInstanceError):
         near.lr = 1.0
@@ -373,13 +374,29 @@ def test_judge_is_log_loss_and_accuracy():
 
 def test_sweep_trains_n_heads_and_solves_where_that_is_cheap(monkeypatch):
     x, y = rows(60, 10, 2)
-    swept = sweep(x, y, 2, 16, HYPER, 0)
+    swept = sweep({None: x}, y, 2, 16, HYPER, 0)
     assert swept.heads == 16
     assert sum(isinstance(j.candidate, SteppedHead) for j in swept.judged) == 16
     assert {j.candidate.head for j in swept.judged} >= {LINEAR, RIDGE, LOGISTIC, HeadSpec("mlp", 16)}
     assert swept.chosen.log_loss == min(j.log_loss for j in swept.judged)
     monkeypatch.setattr("frostline.fitting.sweep.MOST_WORK", 0)
-    assert len(sweep(x, y, 2, 4, HYPER, 0).judged) == 4
+    assert len(sweep({None: x}, y, 2, 4, HYPER, 0).judged) == 4
+
+
+def test_heads_of_several_depths_are_swept_at_once():
+    """Each as if its depth were the only one, and each depth with its share of the heads."""
+    x, y = rows(60, 10, 2)
+    deep = {None: 0.1 * torch.randn(60, 7, generator=torch.Generator().manual_seed(1)), "b.1": x, ALL: torch.cat([x, x.square()], 1)}
+    swept = sweep(deep, y, 2, 8, HYPER, 0)
+    stepped = [j.candidate for j in swept.judged if isinstance(j.candidate, SteppedHead)]
+    assert [sum(c.head.at == at for c in stepped) for at in deep] == [3, 3, 2]
+    assert {j.candidate.head.at for j in swept.judged if isinstance(j.candidate, SolvedHead)} == set(deep)
+    assert len({j.candidate for j in swept.judged}) == len(swept.judged)  # keys are values, and no two are alike
+    assert swept.chosen.candidate.head.at is not None  # at the end there is noise only
+    for at, share in zip(deep, (3, 3, 2), strict=True):
+        alone = cross_validate(grid(share, 60, at), deep, y, 2, stratified_folds(y, FOLDS, 0), HYPER, 0)
+        assert [j.log_loss for j in alone] == pytest.approx([j.log_loss for j in swept.judged if j.candidate in set(grid(share, 60, at))])
+    assert {c.head.at for c in (j.candidate for j in sweep(deep, y, 2, 2, HYPER, 0).judged)} == {None, "b.1"}  # no more depths than heads
 
 
 @pytest.mark.parametrize("spec", [RIDGE, LOGISTIC])

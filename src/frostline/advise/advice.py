@@ -18,7 +18,7 @@ from frostline.advise.evidence import AtDepth, Evidence, gather_evidence
 from frostline.advise.recommend import Candidate, Recommendation, recommend
 from frostline.backbone import Backbone, open_backbone
 from frostline.backbone.tap import output_shapes
-from frostline.features.depths import END
+from frostline.features.depths import ALL, END
 from frostline.fitting.events import Event
 from frostline.fitting.held import Held
 from frostline.fitting.prepare import Compute
@@ -104,12 +104,13 @@ def candidates_of(opened: Backbone, evidence: Evidence, counts: tuple[int, int])
     frozen = cost("none", probe=False)
     told = evidence.told
     yield Candidate(evidence.backbone, "none", "plain", "linear", told.ridge[END], frozen)
-    if told.chosen != END:
-        yield Candidate(evidence.backbone, "none", "plain", f"linear@{told.chosen}", told.ridge[told.chosen], frozen)
+    for depth in dict.fromkeys(d for d in (ALL, told.chosen) if d in told.ridge and d != END):
+        yield Candidate(evidence.backbone, "none", "plain", f"linear@{depth}", told.ridge[depth], frozen)
+    head = f"linear@{ALL}" if told.chosen == ALL else "linear"
     for unfreeze, held in evidence.reaches.items():
-        yield Candidate(evidence.backbone, unfreeze, "lp-ft", "linear", held, cost(unfreeze, probe=True))
+        yield Candidate(evidence.backbone, unfreeze, "lp-ft", head, held, cost(unfreeze, probe=True))
     if "all" in evidence.reaches and layers_of(model.backbone).norms:
-        yield Candidate(evidence.backbone, "norm", "lp-ft", "linear", evidence.reaches["all"], cost("norm", probe=True))
+        yield Candidate(evidence.backbone, "norm", "lp-ft", head, evidence.reaches["all"], cost("norm", probe=True))
     FreezePlan("none").apply(model)
 
 

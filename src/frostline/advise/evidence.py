@@ -17,7 +17,7 @@ from frostline.advise.unlikeness import Unlikeness, unlikeness_of
 from frostline.backbone.network import Backbone
 from frostline.data.views import Views
 from frostline.errors import DecodeError
-from frostline.features.depths import END, Depths
+from frostline.features.depths import ALL, END, Depths, joined
 from frostline.features.engine import Engine
 from frostline.features.images import ImageSet
 from frostline.features.pixels import full_batches, pixel_batches
@@ -165,15 +165,7 @@ def gather_evidence(
         len(folds),
         examined,
         _reaches(opened, depths, features, labels, classes, folds),
-        tell_apart(
-            dict(zip(depths.names, features, strict=True)),
-            {d.name: d.ridge for d in examined},
-            labels,
-            folds,
-            HeadSpec("linear"),
-            classes,
-            seed,
-        ),
+        _told(depths, features, examined, labels, folds, classes, seed),
         _suspects(examined[-1].logistic, labels),
         learning_curve(features[-1], labels, classes, folds, seed, examined[-1].ridge),
         unlikeness_of(opened, some),
@@ -184,6 +176,24 @@ def gather_evidence(
         some,
         decode,
     )
+
+
+def _told(
+    depths: Depths,
+    features: Sequence[torch.Tensor],
+    examined: Sequence[AtDepth],
+    labels: torch.Tensor,
+    folds: Sequence[Fold],
+    classes: int,
+    seed: int,
+) -> Told:
+    """How the linear head does at each depth that is worth a look, and on all of them side by side."""
+    named = dict(zip(depths.names, features, strict=True))
+    ridge = {d.name: d.ridge for d in examined}
+    if len(named) > 1:
+        named[ALL] = joined(features)
+        ridge[ALL] = ridge_held(named[ALL], labels, classes, folds)
+    return tell_apart(named, ridge, labels, folds, HeadSpec("linear"), classes, seed)
 
 
 def _features(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from frostline.advise.cost import Cost
 from frostline.advise.evidence import Evidence
-from frostline.features.depths import END
+from frostline.features.depths import ALL, END
 from frostline.fitting.held import Held, differ, fall, surely_lower
 
 CHANCE = 0.05
@@ -68,8 +68,9 @@ def recommend(candidates: Sequence[Candidate], evidences: Sequence[Evidence]) ->
     """Keep everything frozen unless what lies before the last layer tells more than it does, beyond chance; then unfreeze from there.
 
     Everything is told apart by log loss on held-out images, image by image. Of several backbones the one whose own features are best
-    is taken; of equals the quickest. Of it the head alone, or the head on an earlier block where that is better. Layers are unfrozen
-    where the features from their cut to the end are better than that; of those plans the quickest that is no worse than the best of them.
+    is taken; of equals the quickest. Of it the head alone, or the head on the depth that :func:`frostline.fitting.depth.tell_apart` takes.
+    Layers are unfrozen where the features from their cut to the end are better than those that a head on one depth gets; of those plans
+    the quickest that is no worse than the best of them. They start from a head on all depths where that is the head to take.
 
     Args:
         candidates: at least one a backbone, its head alone among them; those of several backbones judged on the same images.
@@ -80,8 +81,10 @@ def recommend(candidates: Sequence[Candidate], evidences: Sequence[Evidence]) ->
     for other in heads[1:]:
         base = other if _beats(other, base) else base
     here = [c for c in candidates if c.backbone == base.backbone]
-    pick = next((c for c in here if c.unfreeze == "none" and _beats(c, base)), base)
-    better = [c for c in here if c.unfreeze not in ("none", "norm") and _beats(c, pick)]  # of norms alone nothing is predicted
+    depth = next(e for e in evidences if e.backbone == base.backbone).told.chosen
+    pick = next((c for c in here if (c.unfreeze, c.head) == ("none", f"linear@{depth}")), base)
+    rival = base if depth == ALL else pick
+    better = [c for c in here if c.unfreeze not in ("none", "norm") and _beats(c, rival)]  # of norms alone nothing is predicted
     if better:
         best = min(better, key=lambda c: c.held.log_loss or 0.0)
         pick = min((c for c in better if not _beats(best, c)), key=lambda c: c.cost.seconds)
@@ -113,8 +116,12 @@ def _reason(pick: Candidate, base: Candidate, candidates: Sequence[Candidate], e
     )
     sure = f"their log loss is {fall(base.held, pick.held):.1f} standard errors lower"
     if pick.unfreeze == "none":
-        return f"Put the head on {pick.head.partition('@')[2]}, earlier in the network: {said}; {sure}."
-    return f"Unfreeze {pick.unfreeze}: earlier layers know what the last one no longer tells. With their features as well {said}; {sure}."
+        depth = pick.head.partition("@")[2]
+        where = "what all layers give, side by side" if depth == ALL else f"{depth}, earlier in the network"
+        return f"Put the head on {where}: {said}; {sure}."
+    head = ", with the head on what all layers give" if pick.head == f"linear@{ALL}" else ""
+    what = f"Unfreeze {pick.unfreeze}{head}: earlier layers know what the last one no longer tells"
+    return f"{what}. With their features as well {said}; {sure}."
 
 
 def _unlike(evidence: Evidence) -> str:

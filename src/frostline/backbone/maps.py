@@ -48,27 +48,32 @@ def as_feature_map(opened: Backbone) -> Backbone:
         raise BackboneError(f"gives {vector}, not made of one feature map", where=opened.name, advice="use a linear or mlp head")
     traced, node, shape = last
     turned = len(shape) == 3 and len(vector) == 1 and shape[2] == vector[0] != shape[0]
-    return _described(opened, UpTo(network, traced, node, ("permute", (0, 3, 1, 2)) if turned else None), shape)
+    graph = graph_up_to(traced, node, ("permute", (0, 3, 1, 2)) if turned else None)
+    return _described(opened, PartOf(network, graph, traced.constants), shape)
 
 
-class UpTo(nn.Module):
-    """A network's own layers, under their own names, run up to one value of its forward pass; later layers are left out.
+def graph_up_to(traced: Traced, last: fx.Node, then: tuple[str, tuple[Any, ...]] | None) -> fx.Graph:
+    """A forward pass up to the value that ``last`` gives; ``then``, a method of tensors with its arguments, is called on it."""
+    graph, copied = fx.Graph(), dict[fx.Node, fx.Node]()
+    for node in traced.graph.nodes:  # in program order and nothing left out: some steps work in place
+        copied[node] = graph.node_copy(node, lambda n: copied[n])
+        if node is last:
+            break
+    graph.output(copied[last] if then is None else graph.call_method(then[0], (copied[last], *then[1])))
+    return graph
+
+
+class PartOf(nn.Module):
+    """A network's own layers, under their own names, run by a graph of their own; layers that it does not use are left out.
 
     Args:
         network: whose layers are taken.
-        traced: its forward pass.
-        last: the node that gives the value.
-        then: a method of tensors with its arguments, called on the value at the end; None gives it as it is.
+        graph: of images to one value.
+        constants: tensors that the forward pass makes, by the name under which the graph asks for them.
     """
 
-    def __init__(self, network: nn.Module, traced: Traced, last: fx.Node, then: tuple[str, tuple[Any, ...]] | None) -> None:
+    def __init__(self, network: nn.Module, graph: fx.Graph, constants: Mapping[str, torch.Tensor]) -> None:
         super().__init__()
-        graph, copied = fx.Graph(), dict[fx.Node, fx.Node]()
-        for node in traced.graph.nodes:  # in program order and nothing left out: some steps work in place
-            copied[node] = graph.node_copy(node, lambda n: copied[n])
-            if node is last:
-                break
-        graph.output(copied[last] if then is None else graph.call_method(then[0], (copied[last], *then[1])))
         used = {str(n.target) for n in graph.nodes if n.op in ("call_module", "get_attr")}
         for name, child in network.named_children():
             if (kept := _used_part(child, name, used)) is not None:
@@ -76,12 +81,12 @@ class UpTo(nn.Module):
         for name, parameter in network.named_parameters(recurse=False):
             if name in used:
                 self.register_parameter(name, parameter)
-        buffers = {**dict(network.named_buffers(recurse=False)), **traced.constants}
+        buffers = {**dict(network.named_buffers(recurse=False)), **constants}
         for name, buffer in buffers.items():
             if name in used:
                 self.register_buffer(name, buffer, persistent=name in network.state_dict())
         # Only this module's code is run, on the layers of the module that holds it; in a tuple it is no layer itself.
-        self._code = (graph_module(network, graph, traced.constants),)
+        self._code = (graph_module(network, graph, constants),)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Normalised images ``(N, 3, H, W)`` to the value."""

@@ -14,7 +14,7 @@ VALUES = {
     "backbone": ("tf_efficientnet_lite0", "timm:", "torchvision:"),
     "weights": ("default", "random"),
     "unfreeze": ("none", "last:1", "last:2", "last:4", "from:", "params:", "norm", "bias", "all"),
-    "head": ("linear", "linear@auto", "ridge", "ridge@auto", "logistic", "logistic@auto", "mlp:512", "conv:256", "attention"),
+    "head": ("linear", "linear@all", "linear@auto", "ridge", "ridge@auto", "logistic", "logistic@auto", "mlp:512", "conv:256", "attention"),
     "strategy": ("plain", "lp-ft", "gradual", "auto"),
     "augment": ("none", "light", "strong"),
     "views": ("1", "2", "4", "8", "live"),

@@ -34,7 +34,7 @@ Unfreeze = Annotated[
 Head = Annotated[
     str | None,
     typer.Option(
-        help="linear, ridge, logistic or mlp:WIDTH (with @BLOCK or @auto), conv:CHANNELS or attention [default: linear]",
+        help="linear, ridge, logistic or mlp:WIDTH (with @BLOCK, @all or @auto), conv:CHANNELS or attention [default: linear]",
         autocompletion=one_of("head"),
     ),
 ]

@@ -62,7 +62,7 @@ def heat_of(run: Run) -> Heat | str:
     if not isinstance(head, LinearHead):
         return f"a {run.model.head_spec} head is no sum over positions"
     if run.model.head_spec.at is not None:
-        return "the head sits in the middle of the network"
+        return "the head does not sit on the network's last layer alone"
     try:
         with evaluating(body):
             mapped = as_feature_map(run.model.opened).body

@@ -28,6 +28,7 @@ from frostline.export.config import timm_config
 from frostline.export.lines import FOLDER
 from frostline.export.parity import Answer
 from frostline.export.plain_head import empty_linear, plain_layers
+from frostline.features.depths import ALL
 from frostline.freeze.apply import set_mode
 from frostline.run import Run
 
@@ -60,8 +61,16 @@ def bundles(run: Run) -> Iterator[Bundle]:
     """The ways in which the run is an ordinary model, the most ordinary first; one that is another function than the run fails the gate.
 
     Raises:
-        ExportError: the head sits on a feature map, or the backbone is one of transformers.
+        ExportError: the head sits on a feature map or on earlier layers, or the backbone is one of transformers.
     """
+    at = run.model.head_spec.at
+    if at is not None:
+        where = "what all layers give" if at == ALL else f"what {at} gives"
+        raise ExportError(
+            f"the head sits on {where}, not on the last layer: it is no part of a model of timm or torchvision",
+            where="--format safetensors",
+            advice="use --format onnx or --format torch-export, which take every head",
+        )
     layers = plain_layers(run.model.head)
     spec = BackboneSpec.parse(run.recipe.backbone)
     if spec.family == "hf":

@@ -1,18 +1,20 @@
 """Features of every depth: a backbone tapped at the end of each block, all of it in one pass; or run up to one block only.
 
 What a block gives is pooled to one vector for each image: the mean over the positions of a map or over the tokens. Networks whose
-forward pass cannot be read as a graph are tapped at their end alone.
+forward pass cannot be read as a graph are tapped at their end alone. A head may sit on the end, on one block, or on all depths side by
+side.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import torch
 from torch import fx, nn
 
-from frostline.backbone.maps import UpTo, noise_pictures
+from frostline.backbone.maps import PartOf, graph_up_to, noise_pictures
 from frostline.backbone.network import Backbone
 from frostline.backbone.tap import output_shapes
 from frostline.backbone.trace import CannotTraceError, Traced, graph_module, trace
@@ -24,6 +26,9 @@ from frostline.freeze.layers import layers_of
 
 END = "backbone"
 """The name of the last depth: what the backbone itself gives, pooled where it is no vector."""
+
+ALL = "all"
+"""In place of a depth: what all of them give, side by side (:func:`joined`)."""
 
 _Pool = tuple[str, tuple[Any, ...]] | None
 
@@ -37,6 +42,7 @@ class Depths:
         body: normalised images ``(N, 3, H, W)`` to a tuple of vectors ``(N, C)``, one a name. Its layers are the backbone's.
         layout: what it gives.
         code: it as text, for the identity of the features.
+        constants: tensors that it makes out of nothing, by name.
         why: the reason, in words, where only the end is tapped; empty otherwise.
     """
 
@@ -45,6 +51,21 @@ class Depths:
     layout: Layout
     code: str
     why: str = ""
+    constants: Mapping[str, torch.Tensor] = field(default_factory=dict[str, torch.Tensor])
+
+    def at(self, depth: str, features: torch.Tensor) -> torch.Tensor:
+        """Of features as the body gives them, one after the other ``(N, size of all)``, those of a depth, or of :data:`ALL`: ``(N, C)``."""
+        parts = self.layout.unpack(features)
+        return joined(parts) if depth == ALL else parts[self.names.index(depth)].contiguous()
+
+
+def joined(features: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Vectors of several depths side by side, ``(N, C)`` to ``(N, sum of C)`` (Evci 2022), each brought to mean 0 and variance 1 first.
+
+    Over its channels, image by image, as in layer normalisation (Ba 2016): depths may differ in size by orders of magnitude.
+    """
+    centred = [f - f.mean(1, keepdim=True) for f in features]
+    return torch.cat([f / (f.square().mean(1, keepdim=True) + 1e-5).sqrt() for f in centred], 1)
 
 
 class _EndOnly(nn.Module):
@@ -89,11 +110,15 @@ def at_depths(opened: Backbone) -> Depths:
 def up_to(opened: Backbone, block: str) -> Backbone:
     """The backbone up to the end of a block, pooled: its features are what :func:`at_depths` gives for that depth.
 
+    With :data:`ALL` for the block it is the whole backbone, and gives all depths, :func:`joined`.
+
     Raises:
         HeadError: it has no such block, or its forward pass cannot be read.
     """
     if block == END:
         return opened
+    if block == ALL:
+        return _side_by_side(opened)
     network = opened.body
     with evaluating(network), torch.no_grad():
         try:
@@ -112,8 +137,23 @@ def up_to(opened: Backbone, block: str) -> Backbone:
             advice=near_names(block, known) or "frostline inspect shows the blocks",
         )
     pool = _pool_of(shapes[str(known[block].target)])
-    body = UpTo(network, traced, known[block], pool)
-    return replace(opened, body=body, architecture=f"{opened.architecture} up to {block}", first_tokens=0, digest="", classifier=None)
+    body = PartOf(network, graph_up_to(traced, known[block], pool), traced.constants)
+    return _given(opened, body, f"up to {block}")
+
+
+def _given(opened: Backbone, body: nn.Module, what: str) -> Backbone:
+    return replace(opened, body=body, architecture=f"{opened.architecture} {what}", first_tokens=0, digest="", classifier=None)
+
+
+def _side_by_side(opened: Backbone) -> Backbone:
+    depths = at_depths(opened)
+    if depths.why:
+        raise HeadError(f"{opened.name} gives one depth only: {depths.why}", where=f"--head ...@{ALL}", advice="leave out the @")
+    assert isinstance(depths.body, fx.GraphModule)
+    graph = fx.Graph()
+    values = cast("tuple[fx.Node, ...]", graph.graph_copy(depths.body.graph, {}))
+    graph.output(graph.call_function(joined, (values,)))
+    return _given(opened, PartOf(opened.body, graph, depths.constants), "at all depths")
 
 
 def _block_ends(network: nn.Module) -> tuple[dict[str, fx.Node], Traced]:
@@ -158,7 +198,8 @@ def _checked(
         names = names[:-1]  # the last block, pooled, is what the backbone gives
     graph = _tapped(traced, {n: taps[n] for n in names}, pool)
     given = (*given[: len(names)], given[-1])
-    return Depths((*names, END), graph_module(network, graph, traced.constants), Layout.of(given), str(graph))
+    body = graph_module(network, graph, traced.constants)
+    return Depths((*names, END), body, Layout.of(given), str(graph), constants=traced.constants)
 
 
 def _tapped(traced: Traced, taps: dict[str, tuple[fx.Node, _Pool]], end: _Pool) -> fx.Graph:

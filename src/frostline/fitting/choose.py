@@ -8,9 +8,11 @@ from dataclasses import dataclass, fields, replace
 import torch
 
 from frostline.errors import RecipeError
+from frostline.features.depths import END
 from frostline.features.extract import FeatureProgress
 from frostline.fitting.candidates import SteppedHead
-from frostline.fitting.events import CachePlanned, FeaturesReady, Swept
+from frostline.fitting.depth import Places
+from frostline.fitting.events import CachePlanned, DepthChosen, FeaturesReady, Swept
 from frostline.fitting.hyper import Options, default_hyper, override
 from frostline.fitting.phase import Given, Ready
 from frostline.fitting.phases import Phase
@@ -92,8 +94,8 @@ def choose_head(
     compute: Compute,
     device: torch.device,
     count: int,
-    ready: Ready | None = None,
-) -> Generator[FeatureProgress | CachePlanned | FeaturesReady | Swept, None, tuple[Given, Ready | None]]:
+    places: Places,
+) -> Generator[FeatureProgress | CachePlanned | FeaturesReady | DepthChosen | Swept, None, tuple[Given, Ready | None]]:
     """Sweep ``count`` heads and put the chosen one on the model, untrained; gives its settings and what it is to be trained on.
 
     With a count of 0 nothing happens.
@@ -106,31 +108,35 @@ def choose_head(
         compute: how features are had.
         device: where the model is.
         count: heads to try.
-        ready: the features, where they were computed already.
+        places: the depths that it may be put on, with their features, where those were computed already.
 
     Raises:
         RecipeError: a class has one image only, or too few groups.
         DataError: nothing that can be read is left.
     """
     if not count:
-        return given, ready
-    number = len(images.train)
-    if ready is None:
+        return given, places.ready.get(None)
+    found: dict[str | None, Ready] = dict(places.ready)
+    if not found:
         resolved = phase.plan.apply(model)
         parts = split_resolved(model, resolved, model.example(2))
         prefix = prefix_of(parts, model.opened, images, compute, device)
-        ready = Ready(parts, prefix, *(yield from prepare(parts, prefix, images, given.views, compute, given.seed)))
-    sources = ready.sources
-    assert isinstance(sources.train, FeatureRows)
-    features = sources.train.first.to(device)
+        found[None] = Ready(parts, prefix, *(yield from prepare(parts, prefix, images, given.views, compute, given.seed)))
+    sources = {at: ready.sources.train for at, ready in found.items()}
+    features = {at: own.first.to(device) for at, own in sources.items() if isinstance(own, FeatureRows)}
+    first = next(iter(sources.values()))
+    assert isinstance(first, FeatureRows)
+    number = len(images.train)
     rule = default_hyper(images=number, head="linear", backbone_trained=False)
     hyper = override(rule, epochs=given.epochs if phase.epochs is None else phase.epochs, batch_size=given.batch_size)
-    swept = sweep(features, sources.train.labels, model.num_classes, count, hyper, given.seed, sources.train.units, number)
-    yield swept
+    swept = sweep(features, first.labels, model.num_classes, count, hyper, given.seed, first.units, number)
     key = swept.chosen.candidate
+    if places.told is not None:
+        yield replace(places.told, chosen=key.head.at or END, why=f"{key} is the best of all heads of the sweep; {places.told.why}")
+    yield swept
     model.put_head(key.head, given.seed)
     if isinstance(key, SteppedHead):
         given = replace(given, lr=key.lr, weight_decay=key.weight_decay)
     else:
         given = replace(given, solution=swept.chosen)
-    return given, ready
+    return given, found[key.head.at]

@@ -1,10 +1,10 @@
-"""Which depth of a frozen backbone a head is put on: one pass taps every block, cross-validated ridges tell the depths apart."""
+"""Which depth of a frozen backbone a head is put on, or all of them: one pass taps every block, cross-validated heads tell them apart."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import nn
@@ -12,10 +12,11 @@ from torch import nn
 from frostline._rng import stream
 from frostline.backbone.network import Backbone
 from frostline.errors import RecipeError
-from frostline.features.depths import END, Depths, at_depths
+from frostline.features.depths import ALL, END, Depths, at_depths
 from frostline.features.extract import FeatureProgress
 from frostline.features.images import ImageSet
 from frostline.fitting.budget import Budget
+from frostline.fitting.calibrate import fit_temperature
 from frostline.fitting.events import CachePlanned, DepthChosen, FeaturesReady
 from frostline.fitting.folds import Fold, stratified_folds
 from frostline.fitting.held import Held, best_held, fall, ridge_held, surely_lower
@@ -37,8 +38,8 @@ MOST_JUDGED = 1000
 """Training images that depths are told apart on, at most."""
 MOST_BYTES = 1 << 30
 """Features of all depths that are held in memory, at most; of more, a sample is looked at and the chosen depth computed anew."""
-ERRORS = 2.0
-"""Standard errors that the log loss of an earlier depth must be below that of the end."""
+ERRORS = 1.0
+"""Standard errors that the log loss of another depth must be below that of the end (docs/LOG.md, 2026-11-27)."""
 
 
 def tapped(opened: Backbone, suffix: nn.Module) -> tuple[Depths, Split]:
@@ -54,13 +55,27 @@ def tapped(opened: Backbone, suffix: nn.Module) -> tuple[Depths, Split]:
     return depths, Split(depths.body, suffix, cut, depths.layout, depths.code)
 
 
+@dataclass(frozen=True, eq=False)
+class Places:
+    """Depths that a head may be put on.
+
+    Attributes:
+        ready: features of each, by the depth as a head names it; None is where the model's head sits. Empty: they are not at hand.
+        told: what is to be told once a sweep has chosen one of several.
+    """
+
+    ready: Mapping[str | None, Ready] = field(default_factory=dict[str | None, Ready])
+    told: DepthChosen | None = None
+
+
 def choose_depth(
-    model: TransferModel, images: Labelled, given: Given, compute: Compute, device: torch.device
-) -> Generator[FeatureProgress | CachePlanned | FeaturesReady | DepthChosen, None, Ready | None]:
+    model: TransferModel, images: Labelled, given: Given, compute: Compute, device: torch.device, *, sweep: bool
+) -> Generator[FeatureProgress | CachePlanned | FeaturesReady | DepthChosen, None, Places]:
     """Put the model's head, which asks for it (``linear@auto``), on a depth; gives the features there, if they are at hand.
 
-    By :func:`tell_apart`, on the training images: the end, unless the head does better on an earlier block, by more than :data:`ERRORS`
-    standard errors of the log loss, image by image.
+    By :func:`tell_apart`, on the training images: the end, unless the head does better on an earlier block or on all depths side by side,
+    by more than :data:`ERRORS` standard errors of the log loss, image by image. Where a sweep follows, it is left to choose among those
+    that are worth a look.
 
     Args:
         model: its backbone may be cut and its head replaced.
@@ -68,6 +83,7 @@ def choose_depth(
         given: seed and views.
         compute: how features are had.
         device: where the model is.
+        sweep: whether heads are swept afterwards.
 
     Raises:
         RecipeError: it was asked for, and a class has one image only, or too few groups.
@@ -89,22 +105,26 @@ def choose_depth(
     except RecipeError:
         if model.head_spec.at == AUTO:
             raise
-        return None  # nobody asked for it: the head stays where it is
-    features = depths.layout.unpack(_matrix(sources.train)[judged])
-    named = dict(zip(depths.names, features, strict=True))
+        return Places()  # nobody asked for it: the head stays where it is
+    rows_judged = _matrix(sources.train)[judged]
+    named = {n: depths.at(n, rows_judged) for n in (*depths.names, *([ALL] if len(depths.names) > 1 else []))}
     ridge = _ridges(named, labels, model.num_classes, folds, given.budget)
     told = tell_apart({n: named[n] for n in ridge}, ridge, labels, folds, model.head_spec, model.num_classes, given.seed)
     chosen, accuracies = told.chosen, tuple(h.accuracy for h in told.ridge.values())
     short = "" if len(ridge) == len(named) else f"; of {len(named)} depths {len(ridge)} were looked at for want of time (--budget)"
-    yield DepthChosen(tuple(ridge), accuracies, chosen, _why(told, depths.why) + short, len(labels))
+    event = DepthChosen(tuple(ridge), accuracies, chosen, _why(told, depths.why) + short, len(labels))
+
+    def at(depth: str) -> Ready:
+        train = _at(sources.train, depths, depth)
+        val = None if sources.val is None else _at(sources.val, depths, depth)
+        split = replace(parts, suffix=model.head, cut=replace(parts.cut, name=depth, bytes=train.layout.bytes), layout=train.layout)
+        return Ready(split, replace(prefix, layout=train.layout), Sources(train, val), usable)
+
+    if sweep and told.own and not large:
+        return Places({None if d == END else d: at(d) for d in told.by_loss}, event)
+    yield event
     model.put_head(replace(model.head_spec, at=None if chosen == END else chosen), given.seed)
-    if large:
-        return None
-    place = depths.names.index(chosen)
-    cut = replace(parts.cut, name=chosen, bytes=4 * depths.layout.parts[place].size)
-    at = replace(parts, suffix=model.head, cut=cut, layout=Layout((depths.layout.parts[place],)))
-    own = Sources(_only(sources.train, place), None if sources.val is None else _only(sources.val, place))
-    return Ready(at, replace(prefix, layout=at.layout), own, usable)
+    return Places() if large else Places({None: at(chosen)})
 
 
 def _ridges(
@@ -113,7 +133,7 @@ def _ridges(
     """A ridge at each depth; from the end on, and no more of them than leave as much time as they took."""
     found: dict[str, Held] = {}
     began = time.perf_counter()
-    for name in reversed(list(features)):
+    for name in (END, *(n for n in reversed(list(features)) if n != END)):
         found[name] = ridge_held(features[name], labels, classes, folds)
         if budget is not None and budget.over(time.perf_counter() - began):
             break
@@ -148,14 +168,19 @@ class Told:
     """How the depths were told apart.
 
     Attributes:
-        ridge: a ridge at each depth, by name.
-        own: the very head that would be trained, at the end and at every depth whose ridge beats that of the end; empty where none does.
+        ridge: a ridge at each depth, by name, and on all of them side by side.
+        own: the very head that would be trained, calibrated, at the end and at what is worth a look; empty where nothing is.
         chosen: the depth to take.
     """
 
     ridge: dict[str, Held]
     own: dict[str, Held]
     chosen: str
+
+    @property
+    def by_loss(self) -> list[str]:
+        """The end, and what is worth a look beside it, by the log loss of its ridge: the best first."""
+        return [END, *sorted((n for n in self.own if n != END), key=lambda n: self.ridge[n].log_loss or 0.0)]
 
 
 def tell_apart(
@@ -169,8 +194,11 @@ def tell_apart(
 ) -> Told:
     """Ridges say which depths are worth a look, and the head itself decides, for it may not reach what a ridge does (docs/LOG.md).
 
+    Worth a look are the earlier block with the best ridge, and all depths side by side, where their ridge beats that of the end. They are
+    compared by log loss, and the head's is that of its answers at the temperature that suits them best, which training fits as well.
+
     Args:
-        features: ``(N, d)`` of each depth, in forward order, the end last.
+        features: ``(N, d)`` of each depth, in forward order, the end and all of them side by side last.
         ridge: a ridge at each of them, by the same folds.
         labels: ``(N,)`` int64.
         folds: of cross-validation.
@@ -178,15 +206,20 @@ def tell_apart(
         classes: number of classes.
         seed: of first weights and order.
     """
-    worth = [n for n in features if n != END and surely_lower(ridge[END], ridge[n], ERRORS)]
+    earlier = [n for n in features if n not in (END, ALL)]
+    looked_at = [*([min(earlier, key=lambda n: ridge[n].log_loss or 0.0)] if earlier else []), *([ALL] if ALL in features else [])]
+    worth = [n for n in looked_at if surely_lower(ridge[END], ridge[n], ERRORS)]
     asked = (*worth, END) if worth else ()
-    own = {n: stepped_held(features[n], labels, classes, folds, seed) if spec.kind == "linear" else ridge[n] for n in asked}
+    stepped = spec.kind == "linear"
+    own = {n: stepped_held(features[n], labels, classes, folds, seed, all_depths=n == ALL) if stepped else ridge[n] for n in asked}
     better = [n for n in worth if surely_lower(own[END], own[n], ERRORS)]
-    return Told(ridge, own, min(reversed(better), key=lambda n: own[n].log_loss or 0.0) if better else END)
+    return Told(ridge, own, min(better, key=lambda n: own[n].log_loss or 0.0) if better else END)
 
 
-def stepped_held(features: torch.Tensor, labels: torch.Tensor, classes: int, folds: Sequence[Fold], seed: int) -> Held:
-    """The linear head, trained step by step by the documented rule, on images that it did not see.
+def stepped_held(
+    features: torch.Tensor, labels: torch.Tensor, classes: int, folds: Sequence[Fold], seed: int, *, all_depths: bool = False
+) -> Held:
+    """The linear head, trained step by step by the documented rule, on images that it did not see; calibrated.
 
     Args:
         features: ``(N, d)`` float32, as they come from the backbone.
@@ -194,14 +227,16 @@ def stepped_held(features: torch.Tensor, labels: torch.Tensor, classes: int, fol
         classes: number of classes.
         folds: of cross-validation; all are trained at once.
         seed: of the order of images.
+        all_depths: whether the features are those of all depths.
     """
-    hyper = default_hyper(images=len(labels), head="linear", backbone_trained=False)
+    hyper = default_hyper(images=len(labels), head="linear", backbone_trained=False, all_depths=all_depths)
     head = build_head(HeadSpec("linear"), FeatureShape((features.shape[1],)), classes, seed)
     assert isinstance(head, LinearHead)
     scaled = Scaled.of(features, folds)
     stack = Stack.of(head, features.new_tensor([hyper.lr]), features.new_tensor([hyper.weight_decay]), len(folds))
-    train_stacks([stack], scaled, labels, folds, hyper, seed)
-    return best_held(held_out_logits(stack, scaled, folds).double(), labels)
+    train_stacks([(stack, scaled)], labels, folds, hyper, seed)
+    logits = held_out_logits(stack, scaled, folds)[0].double()
+    return best_held(logits[None] / fit_temperature(logits, labels), labels)
 
 
 def _why(told: Told, only_end: str) -> str:
@@ -209,7 +244,7 @@ def _why(told: Told, only_end: str) -> str:
         return f"only the end is known: {only_end}"
     worth = {n: h for n, h in told.own.items() if n != END}
     if not worth:
-        return "no earlier block tells more"
+        return "no earlier block tells more, nor do all depths together"
     best = told.chosen if told.chosen != END else min(worth, key=lambda n: worth[n].log_loss or 0.0)
     own, end = told.own[best], told.own[END]
     said = f"{best}: {own.accuracy:.3f} of the training images right where held out, {end.accuracy:.3f} at the end"
@@ -222,7 +257,7 @@ def _matrix(source: FeatureRows) -> torch.Tensor:
     return rows if isinstance(rows, torch.Tensor) else rows[torch.arange(len(rows))]
 
 
-def _only(source: Source, place: int) -> FeatureRows:
+def _at(source: Source, depths: Depths, depth: str) -> FeatureRows:
     assert isinstance(source, FeatureRows)
-    part = source.layout.parts[place]
-    return replace(source, views=(source.layout.unpack(_matrix(source))[place].contiguous(),), layout=Layout((part,)))
+    rows = depths.at(depth, _matrix(source))
+    return replace(source, views=(rows,), layout=Layout.of((rows,)))

@@ -93,13 +93,14 @@ class Options:
             raise RecipeError(f"{self.class_weights!r} is no weighting", where="--class-weights", advice="use none or balanced")
 
 
-def default_hyper(*, images: int, head: str, backbone_trained: bool) -> Hyper:
+def default_hyper(*, images: int, head: str, backbone_trained: bool, all_depths: bool = False) -> Hyper:
     """The documented rule.
 
     Args:
         images: training images.
         head: ``linear``, ``mlp``, ``conv`` or ``attention``.
         backbone_trained: whether any backbone layer is trained as well.
+        all_depths: whether a linear head sits on what all depths give, so many features that it fits a few images within an epoch.
     """
     if backbone_trained:
         epochs = min(20, max(5, math.ceil(600 / math.ceil(images / 32))))
@@ -107,7 +108,7 @@ def default_hyper(*, images: int, head: str, backbone_trained: bool) -> Hyper:
     batch = min(512, max(32, 2 ** round(math.log2(max(1, images) / 100))))
     steps, least, most = (200, 10, 30) if head == "conv" else (600, 20, 100)
     epochs = min(most, max(least, math.ceil(steps / math.ceil(images / batch))))
-    lr = 3e-3 if head == "linear" else 5e-4
+    lr = (3e-4 if all_depths else 3e-3) if head == "linear" else 5e-4
     return Hyper(epochs, batch, lr, lr * 0.1, 0.01, 0.05, max(5, epochs // 4))
 
 

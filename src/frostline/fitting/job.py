@@ -20,7 +20,7 @@ from frostline.errors import RecipeError
 from frostline.features.images import ImageSet
 from frostline.fitting.budget import Budget
 from frostline.fitting.choose import check_choice, choose_head
-from frostline.fitting.depth import choose_depth, wants_depth
+from frostline.fitting.depth import Places, choose_depth, wants_depth
 from frostline.fitting.events import Event, Finished, Seen, Stopped
 from frostline.fitting.forget import FEWEST, forgetting_of, originals
 from frostline.fitting.guard import Guards, overfitting
@@ -136,11 +136,11 @@ def _choose(
     model: TransferModel, plan: FreezePlan, phase: Phase, images: Labelled, given: Given, compute: Compute, device: torch.device, sweep: int
 ) -> Generator[Event, None, tuple[Given, Ready | None]]:
     """The depth and the head, where they are to be chosen; gives the settings and the features, if they are at hand."""
-    ready = None
+    places = Places()
     named = isinstance(parse_selector(plan.unfreeze), FromModule)  # which a cut of the backbone may take away
     if wants_depth(model, auto=given.auto and not named):
-        ready = yield from choose_depth(model, images, given, compute, device)
-    return (yield from choose_head(model, phase, images, given, compute, device, sweep, ready))
+        places = yield from choose_depth(model, images, given, compute, device, sweep=sweep > 0)
+    return (yield from choose_head(model, phase, images, given, compute, device, sweep, places))
 
 
 _Event = TypeVar("_Event", bound=Event)

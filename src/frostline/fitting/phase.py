@@ -13,6 +13,7 @@ from torch import nn
 from frostline.backbone.sealed import Sealed
 from frostline.backbone.tap import recorded_inputs
 from frostline.data.views import Views
+from frostline.features.depths import ALL
 from frostline.features.extract import Prefix
 from frostline.fitting.adamw import AdamW
 from frostline.fitting.auto import Gain, another_step, gain_of, losses_of
@@ -302,7 +303,8 @@ def _hyper(job: Job, phase: Phase, resolved: ResolvedPlan) -> Hyper:
     if job.model.head_spec.solved:
         return replace(AT_ONCE, batch_size=job.images)
     kind = type(job.model.head).__name__.removesuffix("Head").lower()
-    rule = default_hyper(images=job.images, head=kind, backbone_trained=resolved.backbone_trained)
+    deep = job.model.head_spec.at == ALL
+    rule = default_hyper(images=job.images, head=kind, backbone_trained=resolved.backbone_trained, all_depths=deep)
     asked = job.given
     return override(
         rule,

@@ -113,23 +113,22 @@ def _all_at_once(weights: torch.Tensor, biases: torch.Tensor, x: torch.Tensor) -
     return torch.baddbmm(biases.view(folds, -1, 1), weights.view(folds, -1, size), x).view(folds, count, rows, -1)
 
 
-def train_stacks(stacks: Sequence[Stack], scaled: Scaled, labels: torch.Tensor, folds: Sequence[Fold], hyper: Hyper, seed: int) -> None:
+def train_stacks(stacks: Sequence[tuple[Stack, Scaled]], labels: torch.Tensor, folds: Sequence[Fold], hyper: Hyper, seed: int) -> None:
     """Train every member of every stack, in place; they share the batches and nothing else.
 
     Args:
-        stacks: the heads.
-        scaled: features of all images.
+        stacks: the heads, each with the features of all images that it sits on.
         labels: ``(N,)`` int64, on the same device.
         folds: a member sees only the training part of its own.
         hyper: epochs, batch size and warm-up; its rate and decay are not used.
         seed: of the order of images.
     """
     lengths = [hyper.epochs * len(steps_of(len(f.train), hyper.batch_size, 1, seed, 0, 0)) for f in folds]
-    optimizers = [_AdamW(stack) for stack in stacks]
+    optimizers = [_AdamW(stack) for stack, _ in stacks]
     for step, parts in enumerate(zip_longest(*(_order(f, hyper, seed) for f in folds))):
         rows, weights = _padded(parts, labels.device)
-        x, wanted = scaled(rows), labels[rows]
-        loss = torch.stack([_loss(stack(x), wanted, weights) for stack in stacks]).sum()
+        columns = {scaled: scaled(rows) for scaled in dict.fromkeys(scaled for _, scaled in stacks)}
+        loss = torch.stack([_loss(stack(columns[scaled]), labels[rows], weights) for stack, scaled in stacks]).sum()
         loss.backward()  # a member's gradient is that of its own loss: no two share a weight
         factors = [warmup_cosine(step, total, hyper.warmup_fraction) if step < total else 0.0 for total in lengths]
         for optimizer in optimizers:

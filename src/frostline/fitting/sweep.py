@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
 
+from frostline.features.depths import ALL
 from frostline.fitting.candidates import Judged, SteppedHead, best_of, judge
 from frostline.fitting.events import Swept
 from frostline.fitting.folds import Fold, stratified_folds
@@ -26,6 +27,9 @@ MLP_WIDTHS = (16, 32)
 FEWEST_FOR_MLP = 16
 """Sweeps of fewer heads are all linear; of more, one head in 16 has a hidden layer."""
 
+Features = Mapping[str | None, torch.Tensor]
+"""Features of the training images, ``(N, d)`` float32, by the depth of the network that they are of, as a head names it."""
+
 MOST_NUMBERS = 2**27
 """Numbers that heads trained side by side may take, at most: weights, gradients, two moments, and logits of all images."""
 
@@ -33,7 +37,7 @@ MOST_WORK = 1e10
 """Solved heads are swept too where their cross-validation takes fewer multiplications than this, about."""
 
 
-def grid(count: int, images: int) -> tuple[SteppedHead, ...]:
+def grid(count: int, images: int, at: str | None = None) -> tuple[SteppedHead, ...]:
     """``count`` candidates around the documented rule, which is one of them.
 
     Linear heads over learning rate (half a decade apart, or less where there are many, three decades at most) and weight decay (one decade
@@ -42,18 +46,19 @@ def grid(count: int, images: int) -> tuple[SteppedHead, ...]:
     Args:
         count: at least 1.
         images: training images.
+        at: the depth that all of them sit on.
     """
     hidden = count // FEWEST_FOR_MLP
     linear, decays = count - hidden, max(1, round(((count - hidden) / 2.5) ** 0.5))
-    rule = default_hyper(images=images, head="linear", backbone_trained=False)
+    rule = default_hyper(images=images, head="linear", backbone_trained=False, all_depths=at == ALL)
     found: list[SteppedHead] = []
     for number, decay in enumerate(_around(rule.weight_decay, decays, 1.0)):
         rates = _around(rule.lr, linear // decays + (number < linear % decays), 0.5)
-        found += [SteppedHead(HeadSpec("linear"), rate, decay) for rate in rates]
+        found += [SteppedHead(HeadSpec("linear", at=at), rate, decay) for rate in rates]
     rule = default_hyper(images=images, head="mlp", backbone_trained=False)
     for number, width in enumerate(MLP_WIDTHS):
         share = hidden // len(MLP_WIDTHS) + (number < hidden % len(MLP_WIDTHS))
-        found += [SteppedHead(HeadSpec("mlp", width), rate, rule.weight_decay) for rate in _around(rule.lr, share, 0.5)]
+        found += [SteppedHead(HeadSpec("mlp", width, at), rate, rule.weight_decay) for rate in _around(rule.lr, share, 0.5)]
     return tuple(found)
 
 
@@ -64,7 +69,7 @@ def _around(centre: float, count: int, step: float) -> list[float]:
 
 
 def sweep(
-    features: torch.Tensor,
+    features: Features,
     labels: torch.Tensor,
     classes: int,
     count: int,
@@ -76,7 +81,7 @@ def sweep(
     """Cross-validate ``count`` heads, and solved ones where that is cheap, on training images.
 
     Args:
-        features: ``(N, d)`` float32, as they come from the backbone.
+        features: as they come from the backbone; of several depths each has its share of the heads.
         labels: ``(N,)`` int64, on the same device.
         classes: number of classes.
         count: heads that are trained step by step.
@@ -91,17 +96,19 @@ def sweep(
     began = time.perf_counter()
     folds = stratified_folds(labels, FOLDS, seed, units)
     hyper = replace(hyper, epochs=min(hyper.epochs, MOST_EPOCHS))
-    candidates = grid(count, len(labels) if images is None else images)
+    images, depths = len(labels) if images is None else images, list(features)[:count]
+    shares = [count // len(depths) + (number < count % len(depths)) for number in range(len(depths))]
+    candidates = [c for at, share in zip(depths, shares, strict=True) for c in grid(share, images, at)]
     judged = list(cross_validate(candidates, features, labels, classes, folds, hyper, seed))
-    for spec in (HeadSpec("ridge"), HeadSpec("logistic")):
-        if _work(spec, features, classes, folds) <= MOST_WORK:
-            judged += cross_validate_solved(spec, features, labels, classes, folds)
+    for spec in (HeadSpec(kind, at=at) for at in depths for kind in ("ridge", "logistic")):
+        if len(depths) * _work(spec, features[spec.at], classes, folds) <= MOST_WORK:
+            judged += cross_validate_solved(spec, features[spec.at], labels, classes, folds)
     return Swept(tuple(judged), best_of(judged), count, len(folds), hyper.epochs, time.perf_counter() - began)
 
 
 def cross_validate(
     candidates: Sequence[SteppedHead],
-    features: torch.Tensor,
+    features: Features,
     labels: torch.Tensor,
     classes: int,
     folds: Sequence[Fold],
@@ -112,31 +119,32 @@ def cross_validate(
 
     Args:
         candidates: the heads.
-        features: ``(N, d)`` float32.
+        features: of every depth that they sit on.
         labels: ``(N,)`` int64, on the same device.
         classes: number of classes.
         folds: which images judge which head.
         hyper: epochs, batch size and warm-up.
         seed: of first weights and order.
     """
-    scaled = Scaled.of(features, folds)
+    scaled = {at: Scaled.of(own, folds) for at, own in features.items()}
     found: dict[int, Judged] = {}
     waiting = list(enumerate(candidates))
     while waiting:
         stacks: list[tuple[Stack, list[tuple[int, SteppedHead]]]] = []
         room = MOST_NUMBERS
         for spec in dict.fromkeys(c.head for _, c in waiting):
-            head = build_head(spec, FeatureShape((features.shape[1],)), classes, seed)
+            own = features[spec.at]
+            head = build_head(spec, FeatureShape((own.shape[1],)), classes, seed)
             assert isinstance(head, LinearHead | MLPHead)
-            each = 4 * len(folds) * sum(p.numel() for p in head.parameters()) + len(features) * classes
+            each = 4 * len(folds) * sum(p.numel() for p in head.parameters()) + len(own) * classes
             here = [(i, c) for i, c in waiting if c.head == spec][: max(0 if stacks else 1, room // each)]
             if here:
-                rates, decays = features.new_tensor([c.lr for _, c in here]), features.new_tensor([c.weight_decay for _, c in here])
+                rates, decays = own.new_tensor([c.lr for _, c in here]), own.new_tensor([c.weight_decay for _, c in here])
                 stacks.append((Stack.of(head, rates, decays, len(folds)), here))
                 room -= each * len(here)
-        train_stacks([stack for stack, _ in stacks], scaled, labels, folds, hyper, seed)
+        train_stacks([(stack, scaled[here[0][1].head.at]) for stack, here in stacks], labels, folds, hyper, seed)
         for stack, here in stacks:
-            judged = judge([c for _, c in here], held_out_logits(stack, scaled, folds), labels)
+            judged = judge([c for _, c in here], held_out_logits(stack, scaled[here[0][1].head.at], folds), labels)
             found.update(zip([i for i, _ in here], judged, strict=True))
         waiting = [(i, c) for i, c in waiting if i not in found]
     return tuple(found[i] for i in range(len(candidates)))

@@ -159,7 +159,7 @@ class HeadSpec:
 
     The last two are linear heads whose weights are computed, not trained step by step. ``linear@blocks.4.2`` sits on what the block
     ``blocks.4.2`` gives, pooled, instead of the backbone's own features; likewise ``ridge``, ``logistic`` and ``mlp:WIDTH``.
-    ``linear@auto`` has the block chosen.
+    ``linear@all`` sits on what all blocks and the backbone give, side by side; ``linear@auto`` has the depth chosen.
 
     >>> HeadSpec.parse("mlp:512")
     HeadSpec(kind='mlp', width=512, at=None)
