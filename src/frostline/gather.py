@@ -32,7 +32,7 @@ class AtHand:
         digests: SHA-256 of each one's content.
         images: by split: ``train``, ``val`` and ``test``.
         model: with its new head.
-        opened: its backbone; training may cut the model's own.
+        opened: the backbone as it was opened; the head, or training, may cut the model's own.
         original: digest of each of the backbone's tensors as it was opened, by name.
     """
 
@@ -70,7 +70,7 @@ def gather(recipe: Recipe, cache: Path | None, *, offline: bool) -> AtHand:
     model = TransferModel(backbone, recipe.head, len(manifest.classes), recipe.seed)
     if cache is not None and not isinstance(backbone.body, Sealed) and model.opened is backbone:
         record_backbone(backbone, feature_shape(backbone), cache)
-    return AtHand(manifest, digests, images, model, model.opened, tensor_digests(model))
+    return AtHand(manifest, digests, images, model, backbone, tensor_digests(model))
 
 
 def read_images(recipe: Recipe) -> tuple[Manifest, list[str]]:

@@ -15,7 +15,8 @@ from frostline.errors import HeadError
 from frostline.features.depths import ALL, END, at_depths, joined, up_to
 from frostline.features.fold import folded
 from frostline.features.pixels import pixel_batches
-from frostline.fitting import DepthChosen, Swept
+from frostline.fitting import DepthChosen, StepDone, Swept, depth
+from frostline.fitting.candidates import SteppedHead
 from frostline.freeze.apply import evaluating
 from frostline.freeze.layers import layers_of
 from frostline.heads import HeadSpec
@@ -89,7 +90,7 @@ def test_all_depths_side_by_side_are_one_backbone_with_the_same_layers(name):
     whole = up_to(backbone, ALL)
     with torch.no_grad(), evaluating(backbone.body):
         given, found = depths.body(images), whole.body(images)
-    wanted = torch.cat([nn.functional.layer_norm(v, v.shape[1:]) for v in given], 1)
+    wanted = torch.cat([nn.functional.layer_norm(v.double(), v.shape[1:], eps=1e-12).float() for v in given], 1)
     assert torch.allclose(found, wanted, atol=1e-5)
     assert torch.equal(found, joined(given))
     assert found.shape == (2, depths.layout.size)
@@ -126,6 +127,39 @@ def test_a_head_on_all_depths_learns_the_same_with_and_without_a_cache(tiny, ima
         assert torch.equal(again(models[0].example(2)), models[0](models[0].example(2)))
 
 
+def test_a_sweep_on_all_depths_is_made_around_their_own_rate(tiny, images, tmp_path):
+    listed = ImageSet.of(read_data(images))
+    manifest = ensure_splits(read_data(images), listed.digests, 0)
+    model = TransferModel(tiny(), "linear@all")
+    events = list(fit(model, FreezePlan(), ImageSet.of(manifest.only("train")), epochs=2, sweep=4))
+    swept = next(e for e in events if isinstance(e, Swept))
+    rates = sorted(j.candidate.lr for j in swept.judged if isinstance(j.candidate, SteppedHead))
+    assert rates[0] < 3e-4 < rates[-1]
+    assert {j.candidate.head.at for j in swept.judged} == {ALL}
+    assert model.head_spec == swept.chosen.candidate.head
+
+
+def test_another_depth_is_not_taken_after_an_interruption(tiny, images, tmp_path, monkeypatch):
+    """With a budget more depths may be looked at the second time than the first."""
+    listed = ImageSet.of(read_data(images))
+    manifest = ensure_splits(read_data(images), listed.digests, 0)
+    sets = ImageSet.of(manifest.only("train")), ImageSet.of(manifest.only("val"))
+    ridges = depth._ridges
+    monkeypatch.setattr(depth, "_ridges", lambda features, *rest: {END: ridges(features, *rest)[END]})
+    compute, kept = Compute(tmp_path), None
+    for event in fit(TransferModel(forgetful(tiny), "linear@auto"), FreezePlan(), *sets, compute=compute, epochs=3):
+        if isinstance(event, DepthChosen):
+            assert "that there was time for" in event.why
+        if isinstance(event, StepDone):
+            kept = event.snapshot()
+            break
+    monkeypatch.setattr(depth, "_ridges", ridges)
+    model = TransferModel(forgetful(tiny), "linear@auto")
+    events = list(fit(model, FreezePlan(), *sets, compute=compute, epochs=3, resume=kept))
+    assert next(e for e in events if isinstance(e, DepthChosen)).chosen == END
+    assert model.head_spec.at is None
+
+
 def forgetful(tiny):
     """A backbone whose last layers have forgotten everything: its features are the same for all images."""
     backbone = tiny()
@@ -149,6 +183,7 @@ def test_a_head_goes_where_something_is_known(tiny, images, tmp_path, sweep):
     if sweep:
         swept = next(e for e in events if isinstance(e, Swept))
         assert {j.candidate.head.at for j in swept.judged} == {None, "stem.0", ALL}
+        assert "not taken" not in told.why
         assert swept.chosen.candidate.head == replace(model.head_spec)
         assert "best of all heads of the sweep" in told.why
     seen = ImageSet.of(manifest.only("val"))
@@ -156,6 +191,37 @@ def test_a_head_goes_where_something_is_known(tiny, images, tmp_path, sweep):
         pixels = [p for batch in pixel_batches(seen.paths, model.opened.preprocess, [len(seen)]) for p in batch]
         logits = model(model.opened.preprocess.normalise(torch.stack(pixels)))
     assert torch.allclose(logits, events[-1].val_logits, atol=1e-4)
+
+
+class Vectors(nn.Module):
+    """A block that gives a vector, and a step behind it that works in place."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.blocks = nn.ModuleList([nn.Linear(4, 6), nn.Linear(6, 5)])
+        self.gain = nn.Parameter(torch.ones(5))
+
+    def forward(self, x):
+        return self.blocks[1](nn.functional.relu(self.blocks[0](self.stem(x)), inplace=True)) * self.gain
+
+
+def test_a_vector_is_tapped_before_a_later_step_works_on_it():
+    backbone = open_backbone(Vectors())
+    depths, images = at_depths(backbone), pictures(backbone)
+    with torch.no_grad(), evaluating(backbone.body):
+        tapped = dict(zip(depths.names, depths.body(images), strict=True))
+        assert bool((tapped["blocks.0"] < 0).any())
+        assert torch.equal(tapped["blocks.0"], up_to(backbone, "blocks.0").body(images))
+
+
+def test_which_depths_there_are_does_not_hang_on_the_values_of_weights():
+    """A run is read into a network that has no weights yet."""
+    first, trained = Vectors(), Vectors()
+    with torch.no_grad():
+        trained.gain.mul_(2)
+    assert at_depths(open_backbone(first)).names == at_depths(open_backbone(trained)).names == ("stem.0", "blocks.0", "blocks.1", END)
+    assert at_depths(opened("resnet18")).names[-2] != "layer4.1"  # whose mean is what the backbone gives, whatever the weights
 
 
 class Undecided(nn.Module):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from conftest import make_images
-from frostline import Recipe
+from frostline import Recipe, pipeline
 from frostline.features import choice
 from frostline.fitting import FeaturesReady, depth
 from frostline.pipeline import extract, train
@@ -34,6 +34,19 @@ def test_the_depth_is_chosen_anew_in_every_fold(tiny_module, images, tmp_path, m
     assert len(met) == 3
     assert len({tuple(names) for names in met}) == 1
     assert len(met[0]) > 1
+
+
+@pytest.mark.parametrize("head", ["linear@all", "linear@stem.0", "conv:4"])
+def test_the_models_of_the_folds_are_that_of_the_run(tiny_module, images, tmp_path, monkeypatch, head):
+    """What the head had made of the backbone is not made of it once more."""
+    monkeypatch.syspath_prepend(str(tiny_module))
+    met = []
+    fit = pipeline._fit
+    monkeypatch.setattr(pipeline, "_fit", lambda recipe, model, *rest: met.append(model) or fit(recipe, model, *rest))
+    trained(tmp_path / "run", tmp_path / "cache", data=str(images), backbone="tiny_net:build", head=head, nested=2)
+    assert len(met) == 3
+    assert len({tuple((n, tuple(t.shape)) for n, t in m.state_dict().items()) for m in met}) == 1
+    assert len({m.opened.architecture for m in met}) == 1
 
 
 def test_after_another_engine_has_run_all_images(few, tmp_path):

@@ -96,21 +96,21 @@ def candidates_of(opened: Backbone, evidence: Evidence, counts: tuple[int, int])
     resident = _peak()
     crossing = _crossing_bytes(opened, few)
 
-    def cost(unfreeze: str, *, probe: bool) -> Cost:
+    def cost(unfreeze: str, *, probe: bool, depth: str = END) -> Cost:
         step = measured_step(model, unfreeze, few, speeds)
         at_cut = crossing.get(unfreeze, 0)
-        return cost_of(step, speeds, counts, evidence.end.channels, at_cut, resident, probe=probe)
+        width = sum(d.channels for d in evidence.depths if depth in (ALL, d.name))
+        return cost_of(step, speeds, counts, width, at_cut, resident, probe=probe)
 
-    frozen = cost("none", probe=False)
     told = evidence.told
-    yield Candidate(evidence.backbone, "none", "plain", "linear", told.ridge[END], frozen)
+    yield Candidate(evidence.backbone, "none", "plain", "linear", told.ridge[END], cost("none", probe=False))
     for depth in dict.fromkeys(d for d in (ALL, told.chosen) if d in told.ridge and d != END):
-        yield Candidate(evidence.backbone, "none", "plain", f"linear@{depth}", told.ridge[depth], frozen)
-    head = f"linear@{ALL}" if told.chosen == ALL else "linear"
+        yield Candidate(evidence.backbone, "none", "plain", f"linear@{depth}", told.ridge[depth], cost("none", probe=False, depth=depth))
+    start, head = (ALL, f"linear@{ALL}") if told.chosen == ALL else (END, "linear")
     for unfreeze, held in evidence.reaches.items():
-        yield Candidate(evidence.backbone, unfreeze, "lp-ft", head, held, cost(unfreeze, probe=True))
+        yield Candidate(evidence.backbone, unfreeze, "lp-ft", head, held, cost(unfreeze, probe=True, depth=start))
     if "all" in evidence.reaches and layers_of(model.backbone).norms:
-        yield Candidate(evidence.backbone, "norm", "lp-ft", head, evidence.reaches["all"], cost("norm", probe=True))
+        yield Candidate(evidence.backbone, "norm", "lp-ft", head, evidence.reaches["all"], cost("norm", probe=True, depth=start))
     FreezePlan("none").apply(model)
 
 

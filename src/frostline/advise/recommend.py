@@ -84,7 +84,8 @@ def recommend(candidates: Sequence[Candidate], evidences: Sequence[Evidence]) ->
     depth = next(e for e in evidences if e.backbone == base.backbone).told.chosen
     pick = next((c for c in here if (c.unfreeze, c.head) == ("none", f"linear@{depth}")), base)
     rival = base if depth == ALL else pick
-    better = [c for c in here if c.unfreeze not in ("none", "norm") and _beats(c, rival)]  # of norms alone nothing is predicted
+    unfrozen = [c for c in here if c.unfreeze not in ("none", "norm")]  # of norms alone nothing is predicted
+    better = [c for c in unfrozen if _beats(c, rival) and not _beats(pick, c)]
     if better:
         best = min(better, key=lambda c: c.held.log_loss or 0.0)
         pick = min((c for c in better if not _beats(best, c)), key=lambda c: c.cost.seconds)

@@ -57,7 +57,7 @@ def opening(recipe: Recipe, out: Path, images: Mapping[str, Mapping[str, int]]) 
 def duration(event: Planned, images: int) -> str:
     """How long a phase lasts at most."""
     hyper = event.hyper
-    rate = f"rate {hyper.lr:g}" + (f", {hyper.backbone_lr:g} in the backbone" if event.cut.name != "backbone" else "")
+    rate = f"rate {hyper.lr:g}" + (f", {hyper.backbone_lr:g} in the backbone" if event.cut.way != "backbone" else "")
     return f"at most {hyper.epochs} epochs of {images} images in batches of {hyper.batch_size}, {rate}"
 
 

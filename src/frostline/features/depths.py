@@ -55,17 +55,24 @@ class Depths:
 
     def at(self, depth: str, features: torch.Tensor) -> torch.Tensor:
         """Of features as the body gives them, one after the other ``(N, size of all)``, those of a depth, or of :data:`ALL`: ``(N, C)``."""
-        parts = self.layout.unpack(features)
-        return joined(parts) if depth == ALL else parts[self.names.index(depth)].contiguous()
+        sizes = [part.size for part in self.layout.parts]
+        if depth != ALL:
+            return features.split(sizes, 1)[self.names.index(depth)].contiguous()
+        return torch.cat([joined(rows.split(sizes, 1)) for rows in features.split(_ROWS)])
 
 
 def joined(features: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Vectors of several depths side by side, ``(N, C)`` to ``(N, sum of C)`` (Evci 2022), each brought to mean 0 and variance 1 first.
+    """Vectors of several depths side by side, ``(N, C)`` to ``(N, sum of C)`` float32 (Evci 2022).
 
-    Over its channels, image by image, as in layer normalisation (Ba 2016): depths may differ in size by orders of magnitude.
+    Each is brought to mean 0 and variance 1 first, over its channels, image by image, as in layer normalisation (Ba 2016): depths may
+    differ in size by orders of magnitude.
     """
-    centred = [f - f.mean(1, keepdim=True) for f in features]
-    return torch.cat([f / (f.square().mean(1, keepdim=True) + 1e-5).sqrt() for f in centred], 1)
+    centred = [f.float() - f.float().mean(1, keepdim=True) for f in features]
+    return torch.cat([f / (f.square().mean(1, keepdim=True) + 1e-12).sqrt() for f in centred], 1)
+
+
+_ROWS = 4096
+"""Images whose depths are joined at once."""
 
 
 class _EndOnly(nn.Module):
@@ -194,12 +201,21 @@ def _checked(
     if not same or any(t.ndim != 2 or len(t) != len(example) for t in given):
         return None
     names = list(taps)
-    if names and given[-2].shape == end.shape and torch.allclose(given[-2], end, rtol=1e-4, atol=1e-6):
+    alike = bool(names) and given[-2].shape == end.shape and torch.allclose(given[-2], end, rtol=1e-4, atol=1e-6)
+    if alike and not _weighs(network, traced, taps[names[-1]][0]):
         names = names[:-1]  # the last block, pooled, is what the backbone gives
     graph = _tapped(traced, {n: taps[n] for n in names}, pool)
     given = (*given[: len(names)], given[-1])
     body = graph_module(network, graph, traced.constants)
     return Depths((*names, END), body, Layout.of(given), str(graph), constants=traced.constants)
+
+
+def _weighs(network: nn.Module, traced: Traced, last: fx.Node) -> bool:
+    """Whether weights have a part in what becomes of a value: then it may be like the end with some weights, and is not with others."""
+    nodes = list(traced.graph.nodes)
+    after = nodes[nodes.index(last) + 1 :]
+    called = [network.get_submodule(str(n.target)) for n in after if n.op == "call_module"]
+    return any(n.op == "get_attr" for n in after) or any(m.state_dict() for m in called)
 
 
 def _tapped(traced: Traced, taps: dict[str, tuple[fx.Node, _Pool]], end: _Pool) -> fx.Graph:
@@ -213,6 +229,6 @@ def _tapped(traced: Traced, taps: dict[str, tuple[fx.Node, _Pool]], end: _Pool) 
             break
         copied[node] = graph.node_copy(node, lambda n: copied[n])
         if node in pools:
-            pool = pools[node]
-            given[node] = copied[node] if pool is None else graph.call_method(pool[0], (copied[node], *pool[1]))
+            method, arguments = pools[node] or ("clone", ())
+            given[node] = graph.call_method(method, (copied[node], *arguments))
     return graph

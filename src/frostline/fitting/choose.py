@@ -22,6 +22,7 @@ from frostline.fitting.sweep import sweep
 from frostline.freeze.cut import split_resolved
 from frostline.freeze.select import Nothing, parse_selector
 from frostline.heads import HeadSpec
+from frostline.heads.contract import AUTO
 from frostline.model import TransferModel
 
 
@@ -108,7 +109,7 @@ def choose_head(
         compute: how features are had.
         device: where the model is.
         count: heads to try.
-        places: the depths that it may be put on, with their features, where those were computed already.
+        places: the depths that it may be put on, with their features, where those were computed already; None is where it sits.
 
     Raises:
         RecipeError: a class has one image only, or too few groups.
@@ -116,12 +117,13 @@ def choose_head(
     """
     if not count:
         return given, places.ready.get(None)
-    found: dict[str | None, Ready] = dict(places.ready)
+    here = model.head_spec.at if model.head_spec.at != AUTO else None
+    found = {here if at is None else at: ready for at, ready in places.ready.items()}
     if not found:
         resolved = phase.plan.apply(model)
         parts = split_resolved(model, resolved, model.example(2))
         prefix = prefix_of(parts, model.opened, images, compute, device)
-        found[None] = Ready(parts, prefix, *(yield from prepare(parts, prefix, images, given.views, compute, given.seed)))
+        found[here] = Ready(parts, prefix, *(yield from prepare(parts, prefix, images, given.views, compute, given.seed)))
     sources = {at: ready.sources.train for at, ready in found.items()}
     features = {at: own.first.to(device) for at, own in sources.items() if isinstance(own, FeatureRows)}
     first = next(iter(sources.values()))

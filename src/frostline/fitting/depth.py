@@ -34,10 +34,14 @@ from frostline.heads.linear import LinearHead
 from frostline.model import TransferModel
 
 FOLDS = 5
+MOST_NUMBERS = 2**28
+"""Numbers that heads of the folds may take side by side, at most."""
 MOST_JUDGED = 1000
 """Training images that depths are told apart on, at most."""
 MOST_BYTES = 1 << 30
 """Features of all depths that are held in memory, at most; of more, a sample is looked at and the chosen depth computed anew."""
+_DEARER = 50
+"""How many times the seconds of a ridge the heads themselves take, about, where they are trained in the folds."""
 ERRORS = 1.0
 """Standard errors that the log loss of another depth must be below that of the end (docs/LOG.md, 2026-11-27)."""
 
@@ -69,7 +73,7 @@ class Places:
 
 
 def choose_depth(
-    model: TransferModel, images: Labelled, given: Given, compute: Compute, device: torch.device, *, sweep: bool
+    model: TransferModel, images: Labelled, given: Given, compute: Compute, device: torch.device, *, sweep: bool, taken: str = ""
 ) -> Generator[FeatureProgress | CachePlanned | FeaturesReady | DepthChosen, None, Places]:
     """Put the model's head, which asks for it (``linear@auto``), on a depth; gives the features there, if they are at hand.
 
@@ -84,6 +88,7 @@ def choose_depth(
         compute: how features are had.
         device: where the model is.
         sweep: whether heads are swept afterwards.
+        taken: the head that was put there before an interruption; empty where there was none.
 
     Raises:
         RecipeError: it was asked for, and a class has one image only, or too few groups.
@@ -108,16 +113,22 @@ def choose_depth(
         return Places()  # nobody asked for it: the head stays where it is
     rows_judged = _matrix(sources.train)[judged]
     named = {n: depths.at(n, rows_judged) for n in (*depths.names, *([ALL] if len(depths.names) > 1 else []))}
+    began = time.perf_counter()
     ridge = _ridges(named, labels, model.num_classes, folds, given.budget)
-    told = tell_apart({n: named[n] for n in ridge}, ridge, labels, folds, model.head_spec, model.num_classes, given.seed)
+    stepped = not sweep and not (given.budget is not None and given.budget.over(_DEARER * (time.perf_counter() - began) / len(ridge)))
+    spec = model.head_spec if stepped else replace(model.head_spec, kind="ridge")
+    told = tell_apart({n: named[n] for n in ridge}, ridge, labels, folds, spec, model.num_classes, given.seed)
     chosen, accuracies = told.chosen, tuple(h.accuracy for h in told.ridge.values())
-    short = "" if len(ridge) == len(named) else f"; of {len(named)} depths {len(ridge)} were looked at for want of time (--budget)"
-    event = DepthChosen(tuple(ridge), accuracies, chosen, _why(told, depths.why) + short, len(labels))
+    if taken and not sweep:
+        chosen = HeadSpec.parse(taken).at or END
+    why = _why(told, depths.why, left_out=len(named) - len(ridge), swept=sweep)
+    event = DepthChosen(tuple(ridge), accuracies, chosen, why, len(labels))
 
     def at(depth: str) -> Ready:
         train = _at(sources.train, depths, depth)
         val = None if sources.val is None else _at(sources.val, depths, depth)
-        split = replace(parts, suffix=model.head, cut=replace(parts.cut, name=depth, bytes=train.layout.bytes), layout=train.layout)
+        cut = replace(parts.cut, name=END if depth == ALL else depth, bytes=train.layout.bytes)
+        split = replace(parts, suffix=model.head, cut=cut, layout=train.layout)
         return Ready(split, replace(prefix, layout=train.layout), Sources(train, val), usable)
 
     if sweep and told.own and not large:
@@ -202,7 +213,7 @@ def tell_apart(
         ridge: a ridge at each of them, by the same folds.
         labels: ``(N,)`` int64.
         folds: of cross-validation.
-        spec: the head; one that is solved, or has a hidden layer, is judged by the ridge.
+        spec: the head; one that is solved, has a hidden layer or very many weights is judged by the ridge.
         classes: number of classes.
         seed: of first weights and order.
     """
@@ -210,7 +221,8 @@ def tell_apart(
     looked_at = [*([min(earlier, key=lambda n: ridge[n].log_loss or 0.0)] if earlier else []), *([ALL] if ALL in features else [])]
     worth = [n for n in looked_at if surely_lower(ridge[END], ridge[n], ERRORS)]
     asked = (*worth, END) if worth else ()
-    stepped = spec.kind == "linear"
+    numbers = 4 * len(folds) * classes * sum(features[n].shape[1] for n in asked)  # weights, gradients and two moments
+    stepped = spec.kind == "linear" and numbers <= MOST_NUMBERS
     own = {n: stepped_held(features[n], labels, classes, folds, seed, all_depths=n == ALL) if stepped else ridge[n] for n in asked}
     better = [n for n in worth if surely_lower(own[END], own[n], ERRORS)]
     return Told(ridge, own, min(better, key=lambda n: own[n].log_loss or 0.0) if better else END)
@@ -239,17 +251,18 @@ def stepped_held(
     return best_held(logits[None] / fit_temperature(logits, labels), labels)
 
 
-def _why(told: Told, only_end: str) -> str:
+def _why(told: Told, only_end: str, *, left_out: int, swept: bool) -> str:
     if only_end:
         return f"only the end is known: {only_end}"
     worth = {n: h for n, h in told.own.items() if n != END}
     if not worth:
-        return "no earlier block tells more, nor do all depths together"
+        looked_at = f" of those {len(told.ridge) - 1} that there was time for (--budget)" if left_out else ""
+        return f"nothing else{looked_at} tells more" if left_out else "no earlier block tells more, nor do all depths together"
     best = told.chosen if told.chosen != END else min(worth, key=lambda n: worth[n].log_loss or 0.0)
     own, end = told.own[best], told.own[END]
     said = f"{best}: {own.accuracy:.3f} of the training images right where held out, {end.accuracy:.3f} at the end"
     errors = f"log loss {abs(fall(end, own)):.1f} standard errors {'lower' if fall(end, own) > 0 else 'higher'}"
-    return f"{said}; {errors}" + ("" if told.chosen == best else ", which is not taken")
+    return f"{said}; {errors}" + ("" if swept or told.chosen == best else ", which is not taken")
 
 
 def _matrix(source: FeatureRows) -> torch.Tensor:

@@ -2,9 +2,10 @@
 
 The rule, in words:
 
-- *Head on features.* AdamW with peak rate 0.003 (0.0005 for other heads than ``linear``) and weight decay 0.01 on centred features
-  of unit mean variance, batch 32 (more than 4,500 images: a power of two near a hundredth of them, at most 512), and as many epochs
-  as make about 600 steps, between 20 and 100 (``conv``, which costs the most and learns the fastest: 200 steps, 10 to 30).
+- *Head on features.* AdamW with peak rate 0.003 (0.0005 for other heads than ``linear``, 0.0003 for ``linear`` on all depths) and
+  weight decay 0.01 on centred features of unit mean variance, batch 32 (more than 4,500 images: a power of two near a hundredth of
+  them, at most 512), and as many epochs as make about 600 steps, between 20 and 100 (``conv``, which costs the most and learns the
+  fastest: 200 steps, 10 to 30).
   Measured against scikit-learn's cross-validated logistic regression on eight tasks:
   ``benchmarks/head_defaults.py``, docs/LOG.md.
 - *Backbone trained too.* Batch 32, about 600 steps, between 5 and 20 epochs, the head at 0.001 and the backbone at a tenth of

@@ -104,11 +104,11 @@ def fit(
     model.to(device)
     with ExitStack() as held:
         images = _labelled(train_images, val_images, held)
-        given, ready = yield from _in_time(_choose(model, plan, phases[0], images, given, compute, device, sweep), budget)
+        ledger = Ledger() if resume is None else Ledger.of(resume)
+        given, ready = yield from _in_time(_choose(model, plan, phases[0], images, given, compute, device, sweep, ledger), budget)
         phases = phases_of(strategy, plan, model.backbone)
         plans = [phase.plan.resolve(model) for phase in phases]
         job = Job(model, device, compute, given, len(phases), len(images.train), originals(model, plans))
-        ledger = Ledger() if resume is None else Ledger.of(resume)
         first, trained = yield from _run(job, phases, images, ledger, resume, ready)
         yield _finished(job, first, trained, ledger, plans[ledger.kept])
 
@@ -133,14 +133,27 @@ def _run(
 
 
 def _choose(
-    model: TransferModel, plan: FreezePlan, phase: Phase, images: Labelled, given: Given, compute: Compute, device: torch.device, sweep: int
+    model: TransferModel,
+    plan: FreezePlan,
+    phase: Phase,
+    images: Labelled,
+    given: Given,
+    compute: Compute,
+    device: torch.device,
+    sweep: int,
+    ledger: Ledger,
 ) -> Generator[Event, None, tuple[Given, Ready | None]]:
-    """The depth and the head, where they are to be chosen; gives the settings and the features, if they are at hand."""
+    """The depth and the head, where they are to be chosen; gives the settings and the features, if they are at hand.
+
+    ``ledger`` knows which head was chosen before an interruption, for with a budget another one might be chosen now.
+    """
     places = Places()
     named = isinstance(parse_selector(plan.unfreeze), FromModule)  # which a cut of the backbone may take away
     if wants_depth(model, auto=given.auto and not named):
-        places = yield from choose_depth(model, images, given, compute, device, sweep=sweep > 0)
-    return (yield from choose_head(model, phase, images, given, compute, device, sweep, places))
+        places = yield from choose_depth(model, images, given, compute, device, sweep=sweep > 0, taken=ledger.head)
+    chosen = yield from choose_head(model, phase, images, given, compute, device, sweep, places)
+    ledger.head = str(model.head_spec)
+    return chosen
 
 
 _Event = TypeVar("_Event", bound=Event)

@@ -29,6 +29,7 @@ class Ledger:
         still: trainable tensors that did not move.
         decisions: what ``auto`` decided after each phase, in words.
         over: whether it decided to end.
+        head: the head, with the depth that was chosen for it; empty before that.
         probe: log loss of each validation image before the second phase, which later ones are held against as well; None before.
     """
 
@@ -44,6 +45,7 @@ class Ledger:
     still: list[str] = field(default_factory=list[str])
     decisions: list[str] = field(default_factory=list[str])
     over: bool = False
+    head: str = ""
     probe: torch.Tensor | None = None
 
     def snapshot(self) -> Snapshot:
