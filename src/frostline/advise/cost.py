@@ -20,6 +20,8 @@ from frostline.model import TransferModel
 
 STEPS = 20
 """Steps of a head that are measured."""
+UNSURE = 0.25
+"""Share by which a plan may be quicker or slower than what a few timed batches say (docs/LOG.md, 2026-11-27)."""
 TIMED = 16
 """Images of a measured step."""
 
@@ -192,7 +194,7 @@ def cost_of(step: Step, speeds: Speeds, counts: tuple[int, int], width: int, cro
     cache = pictures * 4 * width
     if step.before >= 1.0:
         low = passes + head_seconds * _fewest(head) / head.epochs
-        return Cost(passes + head_seconds, (low, passes + head_seconds), resident + pictures * 4 * width, cache)
+        return Cost(passes + head_seconds, _unsure(low, passes + head_seconds), resident + pictures * 4 * width, cache)
     hyper = default_hyper(images=train, head="linear", backbone_trained=True)
     epoch = train * step.seconds + val * step.forward
     own = 0.0
@@ -203,7 +205,13 @@ def cost_of(step: Step, speeds: Speeds, counts: tuple[int, int], width: int, cro
     extra = passes + head_seconds if probe else 0.0
     memory = resident + step.saved * hyper.batch_size + 24 * step.trained + min(pictures * crossing, 32 << 20)
     whole = extra + own + hyper.epochs * epoch
-    return Cost(whole, (extra + own + _fewest(hyper) * epoch, whole), memory, pictures * crossing + (cache if probe else 0))
+    interval = _unsure(extra + own + _fewest(hyper) * epoch, whole)
+    return Cost(whole, interval, memory, pictures * crossing + (cache if probe else 0))
+
+
+def _unsure(low: float, high: float) -> tuple[float, float]:
+    """The range of seconds from the fewest epochs to all of them, wider by what a few timed batches leave open."""
+    return low * (1 - UNSURE), high * (1 + UNSURE)
 
 
 def _fewest(hyper: Hyper) -> int:
