@@ -95,9 +95,10 @@ def candidates_of(opened: Backbone, evidence: Evidence, counts: tuple[int, int])
     speeds = _speeds(opened, evidence)
     resident = _peak()
     crossing = _crossing_bytes(opened, few)
+    frozen = measured_step(model, "none", few, speeds)
 
     def cost(unfreeze: str, *, probe: bool, depth: str = END) -> Cost:
-        step = measured_step(model, unfreeze, few, speeds)
+        step = frozen if unfreeze == "none" else measured_step(model, unfreeze, few, speeds)
         at_cut = crossing.get(unfreeze, 0)
         width = sum(d.channels for d in evidence.depths if depth in (ALL, d.name))
         return cost_of(step, speeds, counts, width, at_cut, resident, probe=probe)
