@@ -17,6 +17,7 @@ from PIL import Image
 
 from conftest import make_images
 from frostline import Compute, FreezePlan, ImageSet, Preprocess, TransferModel, fit
+from frostline._device import sent
 from frostline.data import read_data
 from frostline.data.views import Views
 from frostline.errors import CacheError
@@ -451,3 +452,10 @@ def test_a_cut_moves_to_the_nearest_place_where_less_crosses():
     cuts = [split_resolved(net, resolved, x, most) for most in (36, 35, 8, 7)]
     assert [c.cut.name for c in cuts] == ["3", "1", "1", "input"]
     assert all(torch.equal(c.suffix(c.prefix(x)), net(x)) for c in cuts)
+
+
+def test_pictures_that_are_there_are_not_copied_and_a_gpu_gets_the_same():
+    pictures = torch.arange(2 * 3 * 4 * 4, dtype=torch.uint8).view(2, 3, 4, 4)
+    assert sent(pictures, torch.device("cpu")) is pictures
+    if torch.cuda.is_available():
+        assert torch.equal(sent(pictures, torch.device("cuda")).cpu(), pictures)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from frostline._device import sent
 from frostline.backbone.preprocess import Preprocess
 from frostline.data.views import PLAIN, View
 from frostline.errors import DecodeError
@@ -91,7 +92,7 @@ class Prefix:
         """
         found: list[torch.Tensor] = []
         for part in pixels.split(self.batch):
-            rows = self.layout.pack(self.engine.run(self.preprocess.normalise(filled_up(part, self.batch).to(self.device))))
+            rows = self.layout.pack(self.engine.run(self.preprocess.normalise(sent(filled_up(part, self.batch), self.device))))
             found.append(rows[: len(part)].cpu().contiguous())
         return torch.cat(found)
 

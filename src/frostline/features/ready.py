@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from frostline._atomic import atomic_folder, remove_folder, write_bytes, write_text
+from frostline._device import sent
 from frostline._digest import file_digest, settings_digest
 from frostline.backbone.preprocess import Preprocess
 from frostline.errors import CacheError
@@ -61,7 +62,7 @@ class Subject:
 
     def normalised(self, pictures: torch.Tensor) -> torch.Tensor:
         """``(N, 3, H, W)`` uint8 as the body takes them."""
-        return self.preprocess.normalise(pictures.to(self.device))
+        return self.preprocess.normalise(sent(pictures, self.device))
 
 
 @dataclass(frozen=True, eq=False)

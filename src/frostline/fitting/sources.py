@@ -9,6 +9,7 @@ from typing import Protocol
 
 import torch
 
+from frostline._device import sent
 from frostline._rng import stream
 from frostline.data.views import PLAIN, View
 from frostline.errors import DecodeError
@@ -114,7 +115,7 @@ class ImageRows:
         for batch in decoded:
             pixels = torch.stack([_must(picture) for picture in batch])
             if self.whole:
-                images = self.prefix.preprocess.normalise(pixels.to(self.prefix.device))
+                images = self.prefix.preprocess.normalise(sent(pixels, self.prefix.device))
                 yield images.contiguous(memory_format=torch.channels_last)
                 continue
             tensors = self.prefix.layout.unpack(self.prefix(pixels).to(self.prefix.device))
