@@ -21,20 +21,19 @@ from frostline.advise import advise
 from frostline.advise.advice import advice_json
 from frostline.advise.cost import Cost, Speeds, cost_of, head_speed, measured_step, module_speed
 from frostline.advise.evidence import AtDepth, Evidence, reach_of
-from frostline.advise.probes import LOGISTIC_STRENGTHS, learning_curve, logistic_probe, together
+from frostline.advise.probes import LOGISTIC_STRENGTHS, learning_curve, logistic_probe
 from frostline.advise.recommend import Candidate, recommend
 from frostline.advise.transferability import logme, shrunk_h_score
 from frostline.advise.unlikeness import Unlikeness, unlikeness_of
 from frostline.backbone import open_backbone
 from frostline.backbone.tap import channel_statistics
 from frostline.errors import RecipeError
-from frostline.features.depths import ALL, END, at_depths
+from frostline.features.depths import ALL, END, at_depths, joined
 from frostline.fitting import depth
 from frostline.fitting.budget import Budget
 from frostline.fitting.depth import Told, sampled, stepped_held, tell_apart
 from frostline.fitting.folds import scale_of, stratified_folds
 from frostline.fitting.held import Held, differ, fall, ridge_answers, ridge_held, scaled, surely_lower
-from frostline.heads import HeadSpec
 
 
 def task(count=120, size=30, classes=3, seed=0):
@@ -104,7 +103,7 @@ def test_the_shrunk_h_score_is_its_formula():
 
 def test_several_depths_side_by_side_weigh_the_same_whatever_their_scale():
     features, _ = task()
-    a, b = together([features, 100 * features + 7]).split(30, 1)
+    a, b = joined([features, 100 * features + 7]).split(30, 1)
     assert torch.allclose(a, b, atol=1e-4)
 
 
@@ -228,8 +227,9 @@ def test_the_head_itself_decides_among_depths_that_a_ridge_points_to():
     good, hidden, end = seen(2.0), seen(2.0, 0.1), seen(0.8)  # what is small beside the rest a ridge finds, and steps of AdamW do not
     folds = stratified_folds(labels, 5, seed=0)
 
-    def told(features, head="linear"):
-        return tell_apart(features, {n: ridge_held(f, labels, 2, folds) for n, f in features.items()}, labels, folds, HeadSpec(head), 2, 0)
+    def told(features, stepped=True):
+        ridge = {n: ridge_held(f, labels, 2, folds) for n, f in features.items()}
+        return tell_apart(features, ridge, labels, folds, 2, 0, stepped=stepped)
 
     found = told({"good": good, END: end})
     assert (found.chosen, set(found.own)) == ("good", {"good", END})
@@ -237,7 +237,7 @@ def test_the_head_itself_decides_among_depths_that_a_ridge_points_to():
     assert found.chosen == END
     assert found.ridge["hidden"].accuracy > found.ridge[END].accuracy
     assert found.own["hidden"].accuracy < found.own[END].accuracy
-    assert told({"hidden": hidden, END: end}, "ridge").chosen == "hidden"
+    assert told({"hidden": hidden, END: end}, stepped=False).chosen == "hidden"
     assert stepped_held(good, labels, 2, folds, seed=0).accuracy > 0.85
 
 

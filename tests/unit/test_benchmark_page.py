@@ -78,7 +78,7 @@ def test_medians_and_ratios(harness, tmp_path):
     assert "| **Cold** | 3 | 7.00 (6.00 to 30.00) | 1 |" in page
     assert "| Tutorial | 1 | 280.00 | 40 |" in page
     assert "0.948 (0.900 to 0.973)" in page
-    assert "| tutorial's loop / frostline cold | 40.00 | 40 or more |" in page
+    assert "| tutorial's loop / frostline cold | 40.00 | 40 or more, 50 is wished for |" in page
     assert "| Timm | 0 | no train.py |" in page
     assert "failed: boom / bang" in page
 

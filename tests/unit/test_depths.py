@@ -15,7 +15,7 @@ from frostline.errors import HeadError
 from frostline.features.depths import ALL, END, at_depths, joined, up_to
 from frostline.features.fold import folded
 from frostline.features.pixels import pixel_batches
-from frostline.fitting import DepthChosen, StepDone, Swept, depth
+from frostline.fitting import DepthChosen, Planned, StepDone, Swept, depth
 from frostline.fitting.candidates import SteppedHead
 from frostline.freeze.apply import evaluating
 from frostline.freeze.layers import layers_of
@@ -117,7 +117,9 @@ def test_a_head_on_all_depths_learns_the_same_with_and_without_a_cache(tiny, ima
         torch.manual_seed(0)
         models.append(TransferModel(tiny(), "linear@all"))
         compute = Compute(tmp_path, recompute=recompute, engine="plain")
-        finished = next(e for e in fit(models[-1], FreezePlan(unfreeze), *sets, compute=compute, epochs=3) if isinstance(e, Finished))
+        events = list(fit(models[-1], FreezePlan(unfreeze), *sets, compute=compute, epochs=3))
+        finished = events[-1]
+        assert next(e for e in events if isinstance(e, Planned)).hyper.lr == (3e-4 if unfreeze == "none" else 1e-3)
         assert finished.audit.frozen_unchanged
         assert finished.audit.trainable_moved
     for (name, one), other in zip(models[0].state_dict().items(), models[1].state_dict().values(), strict=True):
@@ -184,7 +186,7 @@ def test_a_head_goes_where_something_is_known(tiny, images, tmp_path, sweep):
         swept = next(e for e in events if isinstance(e, Swept))
         assert {j.candidate.head.at for j in swept.judged} == {None, "stem.0", ALL}
         assert "not taken" not in told.why
-        assert swept.chosen.candidate.head == replace(model.head_spec)
+        assert swept.chosen.candidate.head == model.head_spec
         assert "best of all heads of the sweep" in told.why
     seen = ImageSet.of(manifest.only("val"))
     with torch.no_grad(), evaluating(model):

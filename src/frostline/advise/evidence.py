@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -11,7 +11,7 @@ from typing import cast
 import torch
 from torch import nn
 
-from frostline.advise.probes import learning_curve, logistic_probe, neighbours_probe, together
+from frostline.advise.probes import learning_curve, logistic_probe, neighbours_probe
 from frostline.advise.transferability import logme, shrunk_h_score
 from frostline.advise.unlikeness import Unlikeness, unlikeness_of
 from frostline.backbone.network import Backbone
@@ -28,7 +28,6 @@ from frostline.fitting.held import Held, ridge_held
 from frostline.fitting.prepare import Compute, Labelled, Sources, prefix_of, prepare
 from frostline.fitting.sources import FeatureRows
 from frostline.freeze.layers import layers_of
-from frostline.heads import HeadSpec
 from frostline.quality.suspects import find_suspects
 
 SAMPLE = 1000
@@ -155,6 +154,7 @@ def gather_evidence(
     some = some_images(opened, labelled.train, device)
     decode = len(some) / (time.perf_counter() - decoding)
     examined = tuple(_at(name, f, labels, classes, folds) for name, f in zip(depths.names, features, strict=True))
+    reaches = _reaches(opened, depths, features, labels, classes, folds)
     return Evidence(
         opened.name,
         len(labels),
@@ -164,8 +164,8 @@ def gather_evidence(
         float(counts.max() / counts.sum()),
         len(folds),
         examined,
-        _reaches(opened, depths, features, labels, classes, folds),
-        _told(depths, features, examined, labels, folds, classes, seed),
+        reaches,
+        _told(depths, features, examined, reaches, labels, folds, classes, seed),
         _suspects(examined[-1].logistic, labels),
         learning_curve(features[-1], labels, classes, folds, seed, examined[-1].ridge),
         unlikeness_of(opened, some),
@@ -182,6 +182,7 @@ def _told(
     depths: Depths,
     features: Sequence[torch.Tensor],
     examined: Sequence[AtDepth],
+    reaches: Mapping[str, Held],
     labels: torch.Tensor,
     folds: Sequence[Fold],
     classes: int,
@@ -190,10 +191,9 @@ def _told(
     """How the linear head does at each depth that is worth a look, and on all of them side by side."""
     named = dict(zip(depths.names, features, strict=True))
     ridge = {d.name: d.ridge for d in examined}
-    if len(named) > 1:
-        named[ALL] = joined(features)
-        ridge[ALL] = ridge_held(named[ALL], labels, classes, folds)
-    return tell_apart(named, ridge, labels, folds, HeadSpec("linear"), classes, seed)
+    if "all" in reaches:
+        named[ALL], ridge[ALL] = joined(features), reaches["all"]  # what unfreezing everything can reach is what all depths know
+    return tell_apart(named, ridge, labels, folds, classes, seed, stepped=True)
 
 
 def _features(
@@ -253,6 +253,4 @@ def _reaches(
     opened: Backbone, depths: Depths, features: Sequence[torch.Tensor], labels: torch.Tensor, classes: int, folds: Sequence[Fold]
 ) -> dict[str, Held]:
     assert depths.names[-1] == END
-    return {
-        selector: ridge_held(together(features[first:]), labels, classes, folds) for selector, first in reach_of(opened, depths).items()
-    }
+    return {selector: ridge_held(joined(features[first:]), labels, classes, folds) for selector, first in reach_of(opened, depths).items()}

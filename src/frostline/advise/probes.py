@@ -10,7 +10,7 @@ from frostline._rng import stream
 from frostline.fitting import ridge
 from frostline.fitting.baselines import nearest_classes
 from frostline.fitting.folds import Fold
-from frostline.fitting.held import Held, best_held, scaled
+from frostline.fitting.held import Held, best_held
 from frostline.fitting.solved import held_out_answers
 from frostline.heads import HeadSpec
 
@@ -40,11 +40,6 @@ def neighbours_probe(features: torch.Tensor, labels: torch.Tensor, classes: int,
         answers = nearest_classes(features[fold.train], labels[fold.train], features[fold.held], classes)
         right[fold.held] = answers == labels[fold.held]
     return Held(right[torch.cat([fold.held for fold in folds]).sort().values])
-
-
-def together(features: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Features of several depths side by side, ``(N, sum of d)``, each depth scaled to unit mean variance (Evci 2022, section 3)."""
-    return torch.cat([scaled(one) for one in features], 1)
 
 
 def learning_curve(

@@ -115,14 +115,13 @@ def choose_depth(
     named = {n: depths.at(n, rows_judged) for n in (*depths.names, *([ALL] if len(depths.names) > 1 else []))}
     began = time.perf_counter()
     ridge = _ridges(named, labels, model.num_classes, folds, given.budget)
-    stepped = not sweep and not (given.budget is not None and given.budget.over(_DEARER * (time.perf_counter() - began) / len(ridge)))
-    spec = model.head_spec if stepped else replace(model.head_spec, kind="ridge")
-    told = tell_apart({n: named[n] for n in ridge}, ridge, labels, folds, spec, model.num_classes, given.seed)
-    chosen, accuracies = told.chosen, tuple(h.accuracy for h in told.ridge.values())
+    late = given.budget is not None and given.budget.over(_DEARER * (time.perf_counter() - began) / len(ridge))
+    stepped = model.head_spec.kind == "linear" and not sweep and not late
+    told = tell_apart(named, ridge, labels, folds, model.num_classes, given.seed, stepped=stepped)
     if taken and not sweep:
-        chosen = HeadSpec.parse(taken).at or END
-    why = _why(told, depths.why, left_out=len(named) - len(ridge), swept=sweep)
-    event = DepthChosen(tuple(ridge), accuracies, chosen, why, len(labels))
+        told = replace(told, chosen=HeadSpec.parse(taken).at or END)
+    chosen, why = told.chosen, _why(told, depths.why, left_out=len(named) - len(ridge), swept=sweep)
+    event = DepthChosen(tuple(ridge), tuple(h.accuracy for h in ridge.values()), chosen, why, len(labels))
 
     def at(depth: str) -> Ready:
         train = _at(sources.train, depths, depth)
@@ -199,9 +198,10 @@ def tell_apart(
     ridge: dict[str, Held],
     labels: torch.Tensor,
     folds: Sequence[Fold],
-    spec: HeadSpec,
     classes: int,
     seed: int,
+    *,
+    stepped: bool,
 ) -> Told:
     """Ridges say which depths are worth a look, and the head itself decides, for it may not reach what a ridge does (docs/LOG.md).
 
@@ -209,20 +209,20 @@ def tell_apart(
     compared by log loss, and the head's is that of its answers at the temperature that suits them best, which training fits as well.
 
     Args:
-        features: ``(N, d)`` of each depth, in forward order, the end and all of them side by side last.
-        ridge: a ridge at each of them, by the same folds.
+        features: ``(N, d)`` of each depth, the end among them, and of all of them side by side.
+        ridge: a ridge at those that are looked at, by the same folds; the end is one of them.
         labels: ``(N,)`` int64.
         folds: of cross-validation.
-        spec: the head; one that is solved, has a hidden layer or very many weights is judged by the ridge.
         classes: number of classes.
         seed: of first weights and order.
+        stepped: whether the head is a linear one, trained step by step; any other, and one of very many weights, is judged by the ridge.
     """
-    earlier = [n for n in features if n not in (END, ALL)]
-    looked_at = [*([min(earlier, key=lambda n: ridge[n].log_loss or 0.0)] if earlier else []), *([ALL] if ALL in features else [])]
+    earlier = [n for n in ridge if n not in (END, ALL)]
+    looked_at = [*([min(earlier, key=lambda n: ridge[n].log_loss or 0.0)] if earlier else []), *([ALL] if ALL in ridge else [])]
     worth = [n for n in looked_at if surely_lower(ridge[END], ridge[n], ERRORS)]
     asked = (*worth, END) if worth else ()
     numbers = 4 * len(folds) * classes * sum(features[n].shape[1] for n in asked)  # weights, gradients and two moments
-    stepped = spec.kind == "linear" and numbers <= MOST_NUMBERS
+    stepped = stepped and numbers <= MOST_NUMBERS
     own = {n: stepped_held(features[n], labels, classes, folds, seed, all_depths=n == ALL) if stepped else ridge[n] for n in asked}
     better = [n for n in worth if surely_lower(own[END], own[n], ERRORS)]
     return Told(ridge, own, min(better, key=lambda n: own[n].log_loss or 0.0) if better else END)
@@ -256,8 +256,8 @@ def _why(told: Told, only_end: str, *, left_out: int, swept: bool) -> str:
         return f"only the end is known: {only_end}"
     worth = {n: h for n, h in told.own.items() if n != END}
     if not worth:
-        looked_at = f" of those {len(told.ridge) - 1} that there was time for (--budget)" if left_out else ""
-        return f"nothing else{looked_at} tells more" if left_out else "no earlier block tells more, nor do all depths together"
+        short = f"none of the {len(told.ridge) - 1} others that there was time for (--budget) tells more"
+        return short if left_out else "no earlier block tells more, nor do all depths together"
     best = told.chosen if told.chosen != END else min(worth, key=lambda n: worth[n].log_loss or 0.0)
     own, end = told.own[best], told.own[END]
     said = f"{best}: {own.accuracy:.3f} of the training images right where held out, {end.accuracy:.3f} at the end"
