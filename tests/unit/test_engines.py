@@ -7,13 +7,15 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from conftest import make_images
 from frostline import Compute, Finished, FreezePlan, ImageSet, TransferModel, fit, open_backbone
-from frostline._digest import settings_digest
+from frostline._digest import file_digest, settings_digest
 from frostline.backbone.sealed import Sealed, record_backbone, recorded_backbone
 from frostline.data import read_data
 from frostline.data.views import PLAIN
@@ -24,6 +26,7 @@ from frostline.features.engine import difference, plain
 from frostline.features.extract import Prefix
 from frostline.features.fold import folded
 from frostline.features.known import backbone_subject, is_known
+from frostline.features.pixels import pixels_of
 from frostline.features.store import FeatureStore
 from frostline.fitting import FeaturesReady, StepDone
 from frostline.fitting.adamw import AdamW
@@ -36,6 +39,12 @@ CPU = torch.device("cpu")
 def sealed_backbone(source, weights, cache):
     recorded = recorded_backbone(source, weights, cache)
     return None if recorded is None else recorded.sealed()
+
+
+def sealed_body(body):
+    """Its tensors without its code."""
+    parameters = dict(body.named_parameters())
+    return Sealed((8,), {n: (t, n in parameters) for n, t in body.state_dict().items()})
 
 
 def images_of(shape, seed=0):
@@ -170,9 +179,91 @@ def test_a_choice_is_remembered_and_nothing_is_decoded_or_verified_again(subject
 def test_a_remembered_openvino_model_needs_no_network(subject, many, tmp_path):
     pytest.importorskip("openvino")
     chosen = choose_engine(replace(subject, asked="openvino"), many, tmp_path)
-    blind = replace(subject, asked="openvino", body=nn.Identity())
+    blind = replace(subject, asked="openvino", body=sealed_body(subject.body))
     x = images_of((16, 3, 32, 32))
     assert torch.equal(choose_engine(blind, many, tmp_path).run(x)[0], chosen.run(x)[0])
+
+
+class ByLight(nn.Module):
+    """Does something else with light images, which no recording can tell."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Conv2d(3, 8, 3).requires_grad_(False)
+
+    def forward(self, x):
+        y = self.layer(x).mean((2, 3))
+        return y if x.mean() < 1 else y.square()
+
+
+def features_of(subject, images, cache):
+    """Of all images, by the engine that is chosen for them or was before."""
+    prefix = Prefix(choose_engine(subject, images, cache), subject.preprocess, CPU, Layout((Crossing((8,)),)), subject.settings)
+    pixels = torch.stack([pixels_of(p.read_bytes(), subject.preprocess) for p in images.paths])
+    return prefix(pixels), plain(subject.body, "fp32").run(subject.normalised(pixels))[0]
+
+
+def test_an_engine_that_is_wrong_on_images_of_a_later_job_is_refused_there(subject, many, tmp_path):
+    pytest.importorskip("openvino")
+    for number in range(16):
+        folder = tmp_path / "light" / f"{number % 2}"
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(number).integers(200, 256, (40, 40, 3))
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}.png")
+    later = ImageSet.of(read_data(tmp_path / "light"))
+    of_light = replace(subject, asked="openvino", body=ByLight())
+    for images, others in ((many, later), (later, many)):
+        assert torch.allclose(*features_of(of_light, images, tmp_path), atol=1e-5)  # made for these
+        assert torch.allclose(*features_of(of_light, images, tmp_path), atol=1e-5)
+        with pytest.raises(CacheError, match=r"does not give what the module gives on images of this job .* run the same command again"):
+            features_of(of_light, others, tmp_path)
+
+
+def test_a_network_that_cannot_be_recorded_is_opened_for_new_images(subject, many, tmp_path):
+    pytest.importorskip("openvino")
+    of_light = replace(subject, asked="openvino", body=ByLight())
+    assert choose_engine(of_light, many, tmp_path).name == "openvino"
+    assert not list(tmp_path.rglob("module.json"))
+    assert not is_known(of_light, many, ImageSet((), ()), [], tmp_path, "fp32")
+    assert not choice._openvino._begun
+    blind = replace(of_light, body=sealed_body(of_light.body))
+    with pytest.raises(CacheError, match="cannot be used any more"):
+        choose_engine(blind, many, tmp_path).run(images_of((16, 3, 32, 32)))
+
+
+def changed_engine(cache, change):
+    """An engine's folder, changed so that it looks whole."""
+    (path,) = (cache / "engines").rglob("engine.json")
+    known = json.loads(path.read_text())
+    known.pop("self")
+    change(path.parent, known)
+    known["files"] = {n: file_digest(path.parent / n) for n in known["files"]}
+    path.write_text(json.dumps({**known, "self": settings_digest(known)}))
+    return path.parent
+
+
+def test_a_changed_model_that_looks_whole_is_refused_without_the_network(subject, many, tmp_path):
+    pytest.importorskip("openvino")
+    blind = replace(subject, asked="openvino", body=sealed_body(subject.body))
+    choose_engine(replace(blind, body=subject.body), many, tmp_path)
+
+    def other_weights(folder, _):
+        weights = np.fromfile(folder / "model.bin", dtype=np.float32)
+        (weights * 1.01).astype(np.float32).tofile(folder / "model.bin")
+
+    folder = changed_engine(tmp_path, other_weights)
+    assert ready.is_whole(folder)
+    with pytest.raises(CacheError, match="does not give what the module gives on images of this job"):
+        choose_engine(blind, many, tmp_path).run(images_of((16, 3, 32, 32)))
+    assert not folder.exists()
+
+
+def test_an_engine_of_another_format_is_made_anew(subject, many, tmp_path):
+    choose_engine(subject, many, tmp_path)
+    folder = changed_engine(tmp_path, lambda _, known: known.pop("format"))
+    assert not ready.is_whole(folder)
+    choose_engine(subject, many, tmp_path)
+    assert ready.is_whole(folder)
 
 
 SIGNALLED = """
@@ -209,7 +300,7 @@ def test_signals_have_a_stack_after_engines_came_and_went():
     assert done.returncode == 0, (done.returncode, done.stderr)
 
 
-@pytest.mark.parametrize("name", ["model.bin", "model.xml", "probe.safetensors", "engine.json"])
+@pytest.mark.parametrize("name", ["model.bin", "model.xml", "module.json", "engine.json"])
 def test_a_damaged_engine_is_made_anew(subject, many, tmp_path, name):
     pytest.importorskip("openvino")
     asked = replace(subject, asked="openvino")
@@ -224,7 +315,7 @@ def test_a_damaged_engine_is_made_anew(subject, many, tmp_path, name):
 
 
 @pytest.mark.parametrize("asked", ["openvino", "eager"])
-def test_an_engine_that_does_not_give_what_it_gave_is_removed_and_said(subject, many, tmp_path, asked, monkeypatch):
+def test_an_engine_that_does_not_give_what_the_module_gives_is_removed_and_said(subject, many, tmp_path, asked, monkeypatch):
     if asked == "openvino":
         pytest.importorskip("openvino")
     subject = replace(subject, asked=asked)
@@ -232,7 +323,7 @@ def test_an_engine_that_does_not_give_what_it_gave_is_removed_and_said(subject, 
     wrong = plain(nn.Sequential(nn.Flatten(), nn.LazyLinear(8)), "fp32").run
     monkeypatch.setattr(ready._openvino, "load", lambda *_: wrong)
     monkeypatch.setattr(ready, "folded", lambda _: nn.Sequential(nn.Flatten(), nn.LazyLinear(8)))
-    with pytest.raises(CacheError, match="does not give what it gave"):
+    with pytest.raises(CacheError, match="does not give what the module gives"):
         choose_engine(subject, many, tmp_path).run(images_of((16, 3, 32, 32)))
     monkeypatch.undo()
     assert choose_engine(subject, many, tmp_path).name == asked

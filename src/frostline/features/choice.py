@@ -74,7 +74,7 @@ def choose_engine(subject: Subject, images: ImageSet, cache: Path | None) -> Eng
     passed = replace(passed, engine=replace(passed.engine, pictures_per_second=_decode_rate(subject, images.paths[:VERIFIED_ON])))
     if cache is None:
         return passed.engine
-    remember(_folder(subject, len(images), cache), passed)
+    remember(_folder(subject, len(images), cache), subject, passed)
     kept = remembered(_folder(subject, len(images), cache), subject)
     return passed.engine if kept is None or kept.identity == passed.engine.identity else kept  # of several processes the first decides
 

@@ -48,7 +48,7 @@ def prefix_subject(parts: Split, opened: Backbone, *, device: torch.device, prec
 
 
 def is_known(subject: Subject, images: ImageSet, test: ImageSet, views: Sequence[View], cache: Path, storage: str) -> bool:
-    """Whether the features of all images are cached, or an engine is there that needs no network; that engine begins to be made.
+    """Whether the features of all images are cached, or an engine is there that can be run and verified without it; it begins to be made.
 
     Args:
         subject: the prefix.
@@ -66,5 +66,5 @@ def is_known(subject: Subject, images: ImageSet, test: ImageSet, views: Sequence
     if engine.name != "openvino":
         return all(not FeatureStore.open(cache, key).missing(everything) for key in keys)
     if any(not FeatureStore.claimed(cache, key).issuperset(everything) for key in keys):
-        begin_to_make(engine)
+        return begin_to_make(engine)
     return True

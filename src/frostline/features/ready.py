@@ -1,7 +1,7 @@
 """Engines that were chosen before: kept below the cache folder, each in one folder that is there as a whole or not at all.
 
-A record says what was chosen; beside it lie OpenVINO's model and some images with what the plain module gave for them, so that the
-engine can be used and verified where the network itself is not loaded.
+A record says what was chosen; beside it lie OpenVINO's model and a recording of what the module does, so that the engine can be used
+and verified where the network itself is not loaded.
 """
 
 from __future__ import annotations
@@ -13,19 +13,21 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors.torch import load_file, save
 from torch import nn
 
-from frostline._atomic import atomic_folder, remove_folder, write_bytes, write_text
+from frostline._atomic import atomic_folder, remove_folder, write_text
 from frostline._device import sent
 from frostline._digest import file_digest, settings_digest
 from frostline.backbone.preprocess import Preprocess
+from frostline.backbone.sealed import Sealed
 from frostline.errors import CacheError
 from frostline.features import _compile, _openvino
 from frostline.features.engine import ENGINE_FACTS, Crossing, Engine, Run, difference, plain
 from frostline.features.fold import folded
+from frostline.features.recording import RECORDED_ON, record, replay
 
-RECORD, _MODEL, _WEIGHTS, _PROBE = "engine.json", "model.xml", "model.bin", "probe.safetensors"
+RECORD, _MODEL, _WEIGHTS, _RECORDING = "engine.json", "model.xml", "model.bin", "module.json"
+_FORMAT = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,19 +86,19 @@ class Passed:
     model: Any = None
 
 
-def remember(folder: Path, passed: Passed) -> None:
+def remember(folder: Path, subject: Subject, passed: Passed) -> None:
     """Keep a choice; nothing where the cache cannot be written, or another process was first."""
     engine = passed.engine
     try:
         with atomic_folder(folder) as made:
-            files: dict[str, str] = {}
             if engine.name == "openvino":
-                crossing = {f"crossing_{i:03}": t.contiguous() for i, t in enumerate(passed.wanted)}
-                write_bytes(made / _PROBE, save(crossing | {"pictures": passed.pictures.contiguous()}))
                 _openvino.save(passed.model, made / _MODEL)
-                files = {n: file_digest(made / n) for n in (_MODEL, _WEIGHTS, _PROBE)}
-            record = {**engine.facts(), "tolerance": passed.tolerance, "files": files}
-            write_text(made / RECORD, json.dumps({**record, "self": settings_digest(record)}, indent=1))
+                recording = record(subject.body, subject.normalised(passed.pictures), passed.wanted)
+                if recording is not None:
+                    write_text(made / _RECORDING, recording)
+            files = {file.name: file_digest(file) for file in sorted(made.iterdir())}
+            known = {**engine.facts(), "format": _FORMAT, "tolerance": passed.tolerance, "files": files}
+            write_text(made / RECORD, json.dumps({**known, "self": settings_digest(known)}, indent=1))
     except (OSError, RuntimeError):  # OpenVINO raises the latter where it cannot write
         return
 
@@ -108,68 +110,76 @@ def is_whole(folder: Path) -> bool:
 
 def remembered(folder: Path, subject: Subject) -> Engine | None:
     """The engine that was chosen before; it is made and verified when it is first run. What is damaged is removed."""
-    record = _read(folder) or _read(folder)  # another process may have put it there just now
-    if record is None:
+    kept = _read(folder) or _read(folder)  # another process may have put it there just now
+    if kept is None:
         remove_folder(folder)
         return None
-    known = {n: record[n] for n in ENGINE_FACTS}
+    known = {n: kept[n] for n in ENGINE_FACTS}
     if known["name"] == "plain":
         return Engine(**known, run=plain(subject.body, known["precision"]).run)
-    return Engine(**known, run=_Later(folder, subject, known["name"], known["precision"], record["tolerance"]))
+    return Engine(**known, run=_Later(folder, subject, kept))
 
 
-def begin_to_make(engine: Engine) -> None:
-    """Begin to make a remembered engine that will be run soon, where that takes long and needs no network."""
-    if isinstance(engine.run, _Later):
-        engine.run.begin()
+def begin_to_make(engine: Engine) -> bool:
+    """Begin to make a remembered engine that will be run soon without the network; False where it cannot be verified so."""
+    return isinstance(engine.run, _Later) and engine.run.begin()
 
 
 def _read(folder: Path) -> dict[str, Any] | None:
     try:
-        record = cast("dict[str, Any]", json.loads((folder / RECORD).read_text(encoding="utf-8")))
-        if record.pop("self") != settings_digest(record):
+        kept = cast("dict[str, Any]", json.loads((folder / RECORD).read_text(encoding="utf-8")))
+        if kept.pop("self") != settings_digest(kept) or kept["format"] != _FORMAT:
             return None
-        whole = all(file_digest(folder / n) == digest for n, digest in record["files"].items())
-        return record if whole else None
+        whole = all(file_digest(folder / n) == digest for n, digest in kept["files"].items())
+        return kept if whole else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
 class _Later:
-    """Makes a remembered engine when it is first run, and verifies it."""
+    """Makes a remembered engine when it is first run, and verifies it on images of that job."""
 
-    def __init__(self, folder: Path, subject: Subject, name: str, precision: str, tolerance: float) -> None:
-        self._folder, self._subject, self._name, self._precision, self._tolerance = folder, subject, name, precision, tolerance
+    def __init__(self, folder: Path, subject: Subject, kept: dict[str, Any]) -> None:
+        self._folder, self._subject, self._kept = folder, subject, kept
+        self._name, self._precision = cast("str", kept["name"]), cast("str", kept["precision"])
         self._run: Run | None = None
 
-    def begin(self) -> None:
-        if self._name == "openvino":
-            _openvino.begin_to_load(self._folder / _MODEL, self._precision)
+    def begin(self) -> bool:
+        if _RECORDING not in self._kept["files"]:
+            return False
+        _openvino.begin_to_load(self._folder / _MODEL, self._precision)
+        return True
 
     def __call__(self, images: torch.Tensor) -> Crossing:
-        if self._run is None:
-            self._run = self._verified(images)
-        return self._run(images)
+        if self._run is not None:
+            return self._run(images)
+        self._run, found = self._verified(images)
+        return found
 
-    def _verified(self, images: torch.Tensor) -> Run:
+    def _verified(self, images: torch.Tensor) -> tuple[Run, Crossing]:
+        """The engine, and what it gives for images."""
+        few = images[:RECORDED_ON].clone()  # a network may work in place
         try:
-            run, given, wanted = self._made(images)
-            error = difference(tuple(t.cpu() for t in run(given)), tuple(t.cpu() for t in wanted))
-            if error <= self._tolerance:
-                return run
-            fact = f"the engine {self._name} does not give what it gave when it was made (differs by {error:.1e})"
-        except (OSError, RuntimeError, ImportError) as fault:  # it was removed meanwhile, or its library is another
+            run = self._made()
+            found = run(images)
+            error = difference(tuple(t[: len(few)].cpu() for t in found), tuple(t.cpu() for t in self._wanted(few)))
+            if error <= self._kept["tolerance"]:
+                return run, found
+            fact = f"the engine {self._name} does not give what the module gives on images of this job (differs by {error:.1e})"
+        except Exception as fault:  # it was removed or changed meanwhile, or its library is another
             fact = f"the engine {self._name} cannot be used any more ({(str(fault).strip() or type(fault).__name__).splitlines()[0][:120]})"
         remove_folder(self._folder)
         raise CacheError(fact, where=self._folder, advice="it was removed: run the same command again")
 
-    def _made(self, images: torch.Tensor) -> tuple[Run, torch.Tensor, Crossing]:
-        """The engine, images to verify it on, and what the module gives for them."""
+    def _made(self) -> Run:
         body = self._subject.body
         if self._name == "openvino":
-            run = _openvino.load(self._folder / _MODEL, self._precision)
-            probe = load_file(self._folder / _PROBE)
-            given = self._subject.normalised(probe.pop("pictures"))
-            return run, given, tuple(t for _, t in sorted(probe.items()))
-        run = plain(folded(body) or body, self._precision).run if self._name == "eager" else _compile.compiled(body, self._precision)
-        return run, images, plain(body, "fp32").run(images)
+            return _openvino.load(self._folder / _MODEL, self._precision)
+        return plain(folded(body) or body, self._precision).run if self._name == "eager" else _compile.compiled(body, self._precision)
+
+    def _wanted(self, images: torch.Tensor) -> Crossing:
+        """What the module gives, or where its code is not at hand, what was recorded of it."""
+        body = self._subject.body
+        if isinstance(body, Sealed):
+            return replay((self._folder / _RECORDING).read_text(encoding="utf-8"), body.state_dict(), images)
+        return plain(body, "fp32").run(images)
