@@ -46,6 +46,17 @@ from frostline.freeze.apply import evaluating
 
 SIDE = 128
 CPU = torch.device("cpu")
+SIZES = {
+    "ants/bees": (20, 80),
+    "faces": (10, 40),
+    "digits": (8, 30),
+    "coloured digits": (8, 30),
+    "stamps": (12, 45),
+    "tiles": (12, 45),
+    "negatives": (20, 80),
+    "emoji": (12, 45),
+}
+"""Images a class, of each set the smaller and the larger number."""
 Sample = tuple[Image.Image, int, str]
 
 
@@ -205,8 +216,25 @@ def advised(case: Case, cache: Path) -> tuple[list[Candidate], Candidate, str, f
     images = case.train + case.val
     evidence = gather_evidence(opened, images, case.classes, Compute(cache), CPU, 0, lambda _: None)
     candidates = list(candidates_of(opened, evidence, (len(case.train), len(case.val))))
-    found = recommend(candidates, [evidence])
+    found = recommend(candidates, [evidence], len(case.val))
     return candidates, found.pick, found.why, time.perf_counter() - began
+
+
+def again(case: Case, row: dict[str, Any]) -> dict[str, Any]:
+    """``advise`` and ``auto`` once more, beside plans that were trained before; a plan that is new is trained."""
+    test = pictures(backbone(), case.test)
+    with tempfile.TemporaryDirectory(prefix="frostline-study-") as scratch:
+        candidates, pick, why, advice_seconds = advised(case, Path(scratch, "advise"))
+        auto = trained(case, test, Path(scratch, "auto"), "linear", "none", "auto")
+        plans = dict(row["plans"])
+        for c in candidates:
+            known = plans.get(str(c)) or trained(case, test, Path(scratch, "brute"), c.head, c.unfreeze, c.strategy)
+            plans[str(c)] = known | {"predicted": c.held.accuracy, "predicted_seconds": [c.cost.seconds, *c.cost.interval]}
+    print(
+        f"  auto {np.mean(row['auto']['right']):.3f} before, {np.mean(auto['right']):.3f} now; {row['advice']['pick']}, now {pick}",
+        flush=True,
+    )
+    return {**row, "plans": plans, "auto": auto, "advice": {"pick": str(pick), "why": why, "seconds": advice_seconds}}
 
 
 def run_case(case: Case) -> dict[str, Any]:
@@ -335,6 +363,7 @@ def main() -> None:
     parser.add_argument("--sizes", default="0,1", help="0 the smaller ones, 1 the larger ones")
     parser.add_argument("--tests", type=int, default=600)
     parser.add_argument("--only", help="names of sets, with commas")
+    parser.add_argument("--anew", action="store_true", help="keep the plans that are there, run advise and auto again")
     parser.add_argument("--table", action="store_true")
     given = parser.parse_args()
     rows = [json.loads(line) for line in given.out.read_text().splitlines()] if given.out.exists() else []
@@ -342,31 +371,25 @@ def main() -> None:
         found, missing = pools(given.images, given.hymenoptera, given.emoji)
         if missing:
             print(f"left out: {', '.join(missing)}")
-        sizes = {
-            "ants/bees": (20, 80),
-            "faces": (10, 40),
-            "digits": (8, 30),
-            "coloured digits": (8, 30),
-            "stamps": (12, 45),
-            "tiles": (12, 45),
-            "negatives": (20, 80),
-            "emoji": (12, 45),
-        }
         jobs = [
             (name, counts[int(index)], int(seed))
             for seed in given.seeds.split(",")
             for index in given.sizes.split(",")
-            for name, counts in sizes.items()
+            for name, counts in SIZES.items()
             if name in found and (not given.only or name in given.only.split(","))
         ]
         for name, per_class, seed in jobs:
-            if any((r["case"], r["seed"]) == (f"{name}, {per_class} a class", seed) for r in rows):
+            place = next((i for i, r in enumerate(rows) if (r["case"], r["seed"]) == (f"{name}, {per_class} a class", seed)), None)
+            if place is not None and not given.anew:
                 continue
             case = case_of(name, found[name], per_class, seed, given.tests)
             print(
                 f"{case.name}, seed {seed}: {len(case.train)} to train on, {len(case.val)} held out, {len(case.test)} to test", flush=True
             )
-            rows.append(run_case(case))
+            if place is None:
+                rows.append(run_case(case))
+            else:
+                rows[place] = again(case, rows[place])
             given.out.parent.mkdir(exist_ok=True)
             given.out.write_text("".join(json.dumps(r) + "\n" for r in rows))
     text = page(rows)

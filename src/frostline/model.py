@@ -50,7 +50,7 @@ class TransferModel(nn.Module):
         self.opened = opened
         self.num_classes = num_classes
         self.backbone: nn.Module = opened.body
-        self._features = FeatureShape(feature_shape(opened), opened.first_tokens)
+        self._features = FeatureShape(feature_shape(opened), opened.first_tokens, opened.parts)
         self.head_spec = replace(spec, at=None)
         self.put_head(spec, seed)
 
@@ -66,7 +66,7 @@ class TransferModel(nn.Module):
         if spec.at not in (None, AUTO, self.head_spec.at):
             self.opened = up_to(self.opened, spec.at)
             self.backbone = self.opened.body
-            self._features = FeatureShape(feature_shape(self.opened))
+            self._features = FeatureShape(feature_shape(self.opened), parts=self.opened.parts)
         self.head_spec = replace(spec, at=self.head_spec.at) if spec.at is None and self.head_spec.at != AUTO else spec
         self.head: nn.Module = build_head(spec, self._features, self.num_classes, seed)
         weight = next(self.backbone.parameters(), None)

@@ -34,6 +34,7 @@ from frostline.fitting.budget import Budget
 from frostline.fitting.depth import Told, sampled, stepped_held, tell_apart
 from frostline.fitting.folds import scale_of, stratified_folds
 from frostline.fitting.held import Held, differ, fall, ridge_answers, ridge_held, scaled, surely_lower
+from frostline.heads import HeadSpec
 
 
 def task(count=120, size=30, classes=3, seed=0):
@@ -227,17 +228,17 @@ def test_the_head_itself_decides_among_depths_that_a_ridge_points_to():
     good, hidden, end = seen(2.0), seen(2.0, 0.1), seen(0.8)  # what is small beside the rest a ridge finds, and steps of AdamW do not
     folds = stratified_folds(labels, 5, seed=0)
 
-    def told(features, stepped=True):
+    def told(features, way="stepped"):
         ridge = {n: ridge_held(f, labels, 2, folds) for n, f in features.items()}
-        return tell_apart(features, ridge, labels, folds, 2, 0, stepped=stepped)
+        return tell_apart(features, ridge, labels, folds, 2, 0, way=way)
 
     found = told({"good": good, END: end})
-    assert (found.chosen, set(found.own)) == ("good", {"good", END})
+    assert (str(found.chosen), {str(h) for h in found.own}) == ("linear@good", {"linear@good", "linear"})
     found = told({"hidden": hidden, END: end})
-    assert found.chosen == END
+    assert str(found.chosen) == "linear"
     assert found.ridge["hidden"].accuracy > found.ridge[END].accuracy
-    assert found.own["hidden"].accuracy < found.own[END].accuracy
-    assert told({"hidden": hidden, END: end}, stepped=False).chosen == "hidden"
+    assert found.own[HeadSpec("linear", at="hidden")].accuracy < found.own[HeadSpec("linear")].accuracy
+    assert told({"hidden": hidden, END: end}, "judged").chosen.at == "hidden"
     assert stepped_held(good, labels, 2, folds, seed=0).accuracy > 0.85
 
 
@@ -251,7 +252,7 @@ def held(accuracy, loss, count=200, seed=0):
     return Held(torch.arange(count) < round(accuracy * count), loss + noise)
 
 
-TOLD = Told({}, {}, END)
+TOLD = Told({}, {}, HeadSpec("linear"))
 NOTHING = Unlikeness(10, 0.2, 0.1, 0.7, 1000)
 
 
@@ -332,16 +333,32 @@ def test_a_head_on_an_earlier_block_is_taken_where_it_is_better_and_no_unfreezin
         candidate("last:2", 0.31, 0.9, 20, seed=1),
     ]
     assert recommend(plans, [evidence()]).pick is not plans[1]  # the head itself has not said so
-    found = recommend(plans, [replace(evidence(), told=Told({}, {}, "b.5"))])
+    found = recommend(plans, [replace(evidence(), told=Told({}, {}, HeadSpec("linear", at="b.5")))])
     assert found.pick is plans[1]
     assert "Put the head on b.5, earlier" in found.why
-    told = [replace(evidence(), told=Told({}, {}, ALL))]
-    plans[1] = candidate("none", 0.3, 0.9, 5, "linear@all")
+    told = [replace(evidence(), told=Told({}, {}, HeadSpec("ridge", at=ALL)))]
+    plans[1] = candidate("none", 0.3, 0.9, 5, "ridge@all")
     assert recommend(plans, told).pick is plans[2]  # which starts from that head, and beats the last layer's features beyond doubt
     plans[2] = candidate("last:2", 0.59, 0.9, 20, seed=1)
     found = recommend(plans, told)
     assert found.pick is plans[1]
     assert "Put the head on what all layers give" in found.why
+
+
+def test_nothing_is_unfrozen_that_too_few_images_would_watch():
+    plans = [candidate("none", 0.6, 0.8, seconds=5), candidate("last:2", 0.3, 0.9, 20, seed=1)]
+    assert recommend(plans, [evidence()], 20).pick is plans[1]
+    assert recommend(plans, [evidence()]).pick is plans[1]
+    found = recommend(plans, [evidence()], 19)
+    assert found.pick is plans[0]
+    assert "19 validation images are too few" in found.why
+    assert "noise" not in found.why
+    told = [replace(evidence(), told=Told({}, {}, HeadSpec("ridge", at=ALL)))]
+    plans.append(candidate("none", 0.3, 0.9, 5, "ridge@all"))
+    found = recommend(plans, told, 19)
+    assert found.pick is plans[2]
+    assert "Put the head on what all layers give" in found.why
+    assert "19 validation images are too few" in found.why
 
 
 def test_more_labels_are_advised_where_the_curve_still_falls():

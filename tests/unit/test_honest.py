@@ -122,13 +122,20 @@ def test_a_gain_is_told_from_noise_image_by_image():
     assert sure.loss == pytest.approx(float(nn.functional.cross_entropy(flat, labels) - nn.functional.cross_entropy(better, labels)))
     noise = gain_of(probe, flat, torch.where(torch.arange(40)[:, None] < 26, better, -better), labels)
     assert not noise.sure
-    assert another_step("a", sure, kept=True)[0]
-    assert not another_step("a", noise, kept=False)[0]
-    assert "inside its noise" in another_step("a", noise, kept=False)[1]
-    assert not another_step("a", sure, kept=False)[0]
-    assert "undone" in another_step("a", sure, kept=False)[1]
-    assert another_step("a", None, kept=True)[0]
-    assert another_step("a", sure, kept=False, unfinished="it was late") == (False, "a: undone and nothing more unfrozen, it was late")
+    assert another_step("a", sure, kept=True, judges=40)[0]
+    assert not another_step("a", noise, kept=False, judges=40)[0]
+    assert "inside its noise" in another_step("a", noise, kept=False, judges=40)[1]
+    assert not another_step("a", sure, kept=False, judges=40)[0]
+    assert "undone" in another_step("a", sure, kept=False, judges=40)[1]
+    assert another_step("a", None, kept=True, judges=20)[0]
+    assert another_step("a", None, kept=True, judges=0)[0]
+    few = another_step("a", None, kept=True, judges=19)
+    assert not few[0]
+    assert "19 validation images are too few" in few[1]
+    assert another_step("a", sure, kept=False, judges=40, unfinished="it was late") == (
+        False,
+        "a: undone and nothing more unfrozen, it was late",
+    )
 
 
 def test_small_gains_add_up_and_a_step_back_is_never_one():

@@ -546,7 +546,7 @@ def test_a_sweep_goes_on_from_a_snapshot(tiny, images):
         ({"head": "ridge", "views": Views("strong", live=True)}, "--augment"),
         ({"head": "ridge", "compute": Compute(recompute=True)}, "--no-cache"),
         ({"head": "ridge", "plan": FreezePlan("all")}, "--unfreeze"),
-        ({"head": "ridge", "strategy": "gradual"}, "--strategy"),
+        ({"head": "ridge", "strategy": [Phase("a", FreezePlan("all")), Phase("b", FreezePlan())]}, "--unfreeze"),
         ({"head": "ridge", "strategy": [Phase("a", FreezePlan(), epochs=2)]}, "--epochs"),
     ],
 )

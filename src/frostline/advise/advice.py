@@ -26,6 +26,7 @@ from frostline.freeze.apply import evaluating
 from frostline.freeze.layers import layers_of
 from frostline.freeze.plan import FreezePlan
 from frostline.gather import by_split, read_images
+from frostline.heads import HeadSpec
 from frostline.model import TransferModel
 from frostline.recipe import Recipe
 
@@ -79,7 +80,7 @@ def advise(
         evidence = gather_evidence(opened, everything, len(manifest.classes), compute, device, recipe.seed, listen)
         evidences.append(evidence)
         candidates += candidates_of(opened, evidence, counts)
-    return Advice(recommend(candidates, evidences), tuple(evidences), time.perf_counter() - began)
+    return Advice(recommend(candidates, evidences, counts[1]), tuple(evidences), time.perf_counter() - began)
 
 
 def candidates_of(opened: Backbone, evidence: Evidence, counts: tuple[int, int]) -> Iterator[Candidate]:
@@ -105,9 +106,12 @@ def candidates_of(opened: Backbone, evidence: Evidence, counts: tuple[int, int])
 
     told = evidence.told
     yield Candidate(evidence.backbone, "none", "plain", "linear", told.ridge[END], cost("none", probe=False))
-    for depth in dict.fromkeys(d for d in (ALL, told.chosen) if d in told.ridge and d != END):
-        yield Candidate(evidence.backbone, "none", "plain", f"linear@{depth}", told.ridge[depth], cost("none", probe=False, depth=depth))
-    start, head = (ALL, f"linear@{ALL}") if told.chosen == ALL else (END, "linear")
+    everywhere = [told.best(ALL)] if any(h.at == ALL for h in told.own) else [HeadSpec("linear", at=ALL)] if ALL in told.ridge else []
+    for spec in dict.fromkeys((*everywhere, told.chosen)):
+        if spec.at is not None:
+            held = told.own.get(spec, told.ridge[spec.at])
+            yield Candidate(evidence.backbone, "none", "plain", str(spec), held, cost("none", probe=False, depth=spec.at))
+    start, head = (ALL, str(told.chosen)) if told.chosen.at == ALL else (END, "linear")
     for unfreeze, held in evidence.reaches.items():
         yield Candidate(evidence.backbone, unfreeze, "lp-ft", head, held, cost(unfreeze, probe=True, depth=start))
     if "all" in evidence.reaches and layers_of(model.backbone).norms:

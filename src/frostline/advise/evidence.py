@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -21,12 +21,13 @@ from frostline.features.depths import ALL, END, Depths, joined
 from frostline.features.engine import Engine
 from frostline.features.images import ImageSet
 from frostline.features.pixels import full_batches, pixel_batches
-from frostline.fitting.depth import Told, sampled, tapped, tell_apart
+from frostline.fitting.depth import MOST_SOLVED, Told, sampled, tapped, tell_apart
 from frostline.fitting.events import Event
 from frostline.fitting.folds import Fold, stratified_folds
 from frostline.fitting.held import Held, ridge_held
 from frostline.fitting.prepare import Compute, Labelled, Sources, prefix_of, prepare
 from frostline.fitting.sources import FeatureRows
+from frostline.fitting.weigh import weighed
 from frostline.freeze.layers import layers_of
 from frostline.quality.suspects import find_suspects
 
@@ -154,7 +155,9 @@ def gather_evidence(
     some = some_images(opened, labelled.train, device)
     decode = len(some) / (time.perf_counter() - decoding)
     examined = tuple(_at(name, f, labels, classes, folds) for name, f in zip(depths.names, features, strict=True))
-    reaches = _reaches(opened, depths, features, labels, classes, folds)
+    units = labelled.train.units
+    reaches = _reaches(opened, depths, features, labels, units, folds, classes, seed)
+    solved = len(images) * depths.layout.size <= MOST_SOLVED
     return Evidence(
         opened.name,
         len(labels),
@@ -165,7 +168,7 @@ def gather_evidence(
         len(folds),
         examined,
         reaches,
-        _told(depths, features, examined, reaches, labels, folds, classes, seed),
+        _told(depths, features, examined, labels, units, folds, classes, seed, solved=solved),
         _suspects(examined[-1].logistic, labels),
         learning_curve(features[-1], labels, classes, folds, seed, examined[-1].ridge),
         unlikeness_of(opened, some),
@@ -182,18 +185,21 @@ def _told(
     depths: Depths,
     features: Sequence[torch.Tensor],
     examined: Sequence[AtDepth],
-    reaches: Mapping[str, Held],
     labels: torch.Tensor,
+    units: Sequence[int],
     folds: Sequence[Fold],
     classes: int,
     seed: int,
+    *,
+    solved: bool,
 ) -> Told:
-    """How the linear head does at each depth that is worth a look, and on all of them side by side."""
+    """How linear heads do at the end and on all depths side by side."""
     named = dict(zip(depths.names, features, strict=True))
     ridge = {d.name: d.ridge for d in examined}
-    if "all" in reaches:
-        named[ALL], ridge[ALL] = joined(features), reaches["all"]  # what unfreezing everything can reach is what all depths know
-    return tell_apart(named, ridge, labels, folds, classes, seed, stepped=True)
+    if len(depths.names) > 1:
+        named[ALL] = weighed(joined(features), depths.sizes, labels, classes, seed, units)
+        ridge[ALL] = ridge_held(named[ALL], labels, classes, folds)
+    return tell_apart(named, ridge, labels, folds, classes, seed, way="solved" if solved else "stepped")
 
 
 def _features(
@@ -250,7 +256,18 @@ def reach_of(opened: Backbone, depths: Depths) -> dict[str, int]:
 
 
 def _reaches(
-    opened: Backbone, depths: Depths, features: Sequence[torch.Tensor], labels: torch.Tensor, classes: int, folds: Sequence[Fold]
+    opened: Backbone,
+    depths: Depths,
+    features: Sequence[torch.Tensor],
+    labels: torch.Tensor,
+    units: Sequence[int],
+    folds: Sequence[Fold],
+    classes: int,
+    seed: int,
 ) -> dict[str, Held]:
     assert depths.names[-1] == END
-    return {selector: ridge_held(joined(features[first:]), labels, classes, folds) for selector, first in reach_of(opened, depths).items()}
+    found: dict[str, Held] = {}
+    for selector, first in reach_of(opened, depths).items():
+        behind = weighed(joined(features[first:]), depths.sizes[first:], labels, classes, seed, units)
+        found[selector] = ridge_held(behind, labels, classes, folds)
+    return found

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from frostline.advise.cost import Cost
 from frostline.advise.evidence import Evidence
 from frostline.features.depths import ALL, END
+from frostline.fitting.auto import FEWEST
 from frostline.fitting.held import Held, differ, fall, surely_lower
 
 CHANCE = 0.05
@@ -64,36 +65,47 @@ class Recommendation:
     why: str
 
 
-def recommend(candidates: Sequence[Candidate], evidences: Sequence[Evidence]) -> Recommendation:
+def recommend(candidates: Sequence[Candidate], evidences: Sequence[Evidence], judges: int = 0) -> Recommendation:
     """Keep everything frozen unless what lies before the last layer tells more than it does, beyond chance; then unfreeze from there.
 
     Everything is told apart by log loss on held-out images, image by image. Of several backbones the one whose own features are best
     is taken; of equals the quickest. Of it the head alone, or the head on the depth that :func:`frostline.fitting.depth.tell_apart` takes.
     Layers are unfrozen where the features from their cut to the end are better than those that a head on one depth gets; of those plans
-    the quickest that is no worse than the best of them. They start from a head on all depths where that is the head to take.
+    the quickest that is no worse than the best of them. They start from a head on all depths where that is the head to take. Nothing is
+    unfrozen where the validation images are too few to watch it by, as ``auto`` would not either.
 
     Args:
         candidates: at least one a backbone, its head alone among them; those of several backbones judged on the same images.
         evidences: one a backbone.
+        judges: validation images; 0 where that is not known.
     """
     heads = sorted((c for c in candidates if (c.unfreeze, c.head) == ("none", "linear")), key=lambda c: c.cost.seconds)
     base = heads[0]
     for other in heads[1:]:
         base = other if _beats(other, base) else base
     here = [c for c in candidates if c.backbone == base.backbone]
-    depth = next(e for e in evidences if e.backbone == base.backbone).told.chosen
-    pick = next((c for c in here if (c.unfreeze, c.head) == ("none", f"linear@{depth}")), base)
-    rival = base if depth == ALL else pick
+    chosen = next(e for e in evidences if e.backbone == base.backbone).told.chosen
+    pick = next((c for c in here if (c.unfreeze, c.head) == ("none", str(chosen)) and chosen.at), base)
+    rival = base if chosen.at == ALL else pick
     unfrozen = [c for c in here if c.unfreeze not in ("none", "norm")]  # of norms alone nothing is predicted
     better = [c for c in unfrozen if _beats(c, rival) and not _beats(pick, c)]
-    if better:
+    blind = bool(better) and 0 < judges < FEWEST
+    if better and not blind:
         best = min(better, key=lambda c: c.held.log_loss or 0.0)
         pick = min((c for c in better if not _beats(best, c)), key=lambda c: c.cost.seconds)
     # of norms alone nothing is predicted: they come last, with what all would reach
     ranked = sorted((c for c in candidates if c is not pick), key=lambda c: (c.unfreeze == "norm", -c.held.accuracy, c.cost.seconds))
     evidence = next(e for e in evidences if e.backbone == pick.backbone)
-    why = " ".join(filter(None, [_reason(pick, base, here, evidence), _unlike(evidence), *_labels(evidence)]))
+    reason = _reason(pick, base, here, evidence)
+    if blind:
+        reason = f"Train the head alone. {_blind(judges)}" if pick is base else f"{reason} {_blind(judges)}"
+    why = " ".join(filter(None, [reason, _unlike(evidence), *_labels(evidence)]))
     return Recommendation(pick, ranked[0] if ranked else None, (pick, *ranked), why)
+
+
+def _blind(judges: int) -> str:
+    known = "Earlier layers know more than the last one tells"
+    return f"{known}, but {judges} validation images are too few to watch them by while they are trained (fewer than {FEWEST})."
 
 
 def _beats(one: Candidate, other: Candidate) -> bool:
@@ -120,7 +132,7 @@ def _reason(pick: Candidate, base: Candidate, candidates: Sequence[Candidate], e
         depth = pick.head.partition("@")[2]
         where = "what all layers give, side by side" if depth == ALL else f"{depth}, earlier in the network"
         return f"Put the head on {where}: {said}; {sure}."
-    head = ", with the head on what all layers give" if pick.head == f"linear@{ALL}" else ""
+    head = ", with the head on what all layers give" if pick.head.endswith(f"@{ALL}") else ""
     what = f"Unfreeze {pick.unfreeze}{head}: earlier layers know what the last one no longer tells"
     return f"{what}. With their features as well {said}; {sure}."
 

@@ -25,6 +25,7 @@ class Backbone:
         architecture: what besides the weights defines the function (library and version, or a digest of source code).
         classifier: the classifier it was trained with, where the weights have one; kept for comparison, never trained.
         first_tokens: where the features are tokens, how many at the beginning are no part of the picture (a class token).
+        parts: where they are vectors of several depths side by side, the length of each.
         digest: SHA-256 over the names and values of the body's state, taken when it was opened.
     """
 
@@ -36,6 +37,7 @@ class Backbone:
     architecture: str
     classifier: nn.Module | None = None
     first_tokens: int = 0
+    parts: tuple[int, ...] = ()
     digest: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:

@@ -35,7 +35,7 @@ class Opening:
                 self._screen.say(line)
             self._held = None
         self._screen.listen(event)
-        if isinstance(event, Planned) and not _solved(self._recipe.head):
+        if isinstance(event, Planned) and event.hyper.lr:  # of a head that is solved there is nothing to tell
             self._screen.say(duration(event, self._images))
 
 
@@ -68,7 +68,3 @@ def _counted(images: Mapping[str, Mapping[str, int]]) -> str:
     if len(train) > _MOST_CLASSES:
         return f"{splits}; {len(train)} classes, {min(train.values())} to {max(train.values())} of each to train on"
     return f"{splits}; to train on {', '.join(f'{name}: {many}' for name, many in train.items())}"
-
-
-def _solved(head: str) -> bool:
-    return head.partition("@")[0] in {"ridge", "logistic"}

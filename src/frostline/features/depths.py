@@ -55,10 +55,14 @@ class Depths:
 
     def at(self, depth: str, features: torch.Tensor) -> torch.Tensor:
         """Of features as the body gives them, one after the other ``(N, size of all)``, those of a depth, or of :data:`ALL`: ``(N, C)``."""
-        sizes = [part.size for part in self.layout.parts]
         if depth != ALL:
-            return features.split(sizes, 1)[self.names.index(depth)].contiguous()
-        return torch.cat([joined(rows.split(sizes, 1)) for rows in features.split(_ROWS)])
+            return features.split(self.sizes, 1)[self.names.index(depth)].contiguous()
+        return torch.cat([joined(rows.split(self.sizes, 1)) for rows in features.split(_ROWS)])
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The length of the vector of each depth."""
+        return tuple(part.size for part in self.layout.parts)
 
 
 def joined(features: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -148,8 +152,9 @@ def up_to(opened: Backbone, block: str) -> Backbone:
     return _given(opened, body, f"up to {block}")
 
 
-def _given(opened: Backbone, body: nn.Module, what: str) -> Backbone:
-    return replace(opened, body=body, architecture=f"{opened.architecture} {what}", first_tokens=0, digest="", classifier=None)
+def _given(opened: Backbone, body: nn.Module, what: str, parts: tuple[int, ...] = ()) -> Backbone:
+    named = f"{opened.architecture} {what}"
+    return replace(opened, body=body, architecture=named, first_tokens=0, parts=parts, digest="", classifier=None)
 
 
 def _side_by_side(opened: Backbone) -> Backbone:
@@ -160,7 +165,7 @@ def _side_by_side(opened: Backbone) -> Backbone:
     graph = fx.Graph()
     values = cast("tuple[fx.Node, ...]", graph.graph_copy(depths.body.graph, {}))
     graph.output(graph.call_function(joined, (values,)))
-    return _given(opened, PartOf(opened.body, graph, depths.constants), "at all depths")
+    return _given(opened, PartOf(opened.body, graph, depths.constants), "at all depths", depths.sizes)
 
 
 def _block_ends(network: nn.Module) -> tuple[dict[str, fx.Node], Traced]:

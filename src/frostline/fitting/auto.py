@@ -13,10 +13,13 @@ ERRORS = 1.0
 
 Of the fall since the probe, not since the step before: steps that gain a little each are one gain (docs/LOG.md, 2026-11-25)."""
 
+FEWEST = 20
+"""Validation images below which nothing is unfrozen: they cannot tell a gain from noise (docs/LOG.md, 2026-11-27)."""
+
 
 @dataclass(frozen=True)
 class Gain:
-    """What a phase gained on the validation images, image by image.
+    """What a phase gained on the validation images, image by image; log losses are those at the temperature that suits answers best.
 
     Attributes:
         loss: mean fall of the log loss, in nats; below zero where it rose.
@@ -73,17 +76,20 @@ def _mean(falls: torch.Tensor) -> tuple[float, float]:
     return float(falls.mean()), error
 
 
-def another_step(phase: str, gain: Gain | None, *, kept: bool, unfinished: str = "") -> tuple[bool, str]:
+def another_step(phase: str, gain: Gain | None, *, kept: bool, judges: int, unfinished: str = "") -> tuple[bool, str]:
     """Whether to unfreeze more after a phase, and the reason in words.
 
     Args:
         phase: its name.
         gain: what it gained; None for the linear probe, and without validation images.
         kept: whether its weights were kept.
+        judges: validation images; 0 where there are none, and every step is taken.
         unfinished: why no epoch of it was finished; empty where one was.
     """
     if unfinished:
         return False, f"{phase}: undone and nothing more unfrozen, {unfinished}"
+    if gain is None and 0 < judges < FEWEST:
+        return False, f"{phase}: nothing is unfrozen, {judges} validation images are too few to see a gain (fewer than {FEWEST})"
     if gain is None:
         return True, f"{phase}: what the steps after it are held against"
     if not kept:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 
 from frostline.errors import RecipeError
-from frostline.features.depths import END
+from frostline.features.depths import ALL, END
 from frostline.features.extract import FeatureProgress
 from frostline.fitting.candidates import SteppedHead
 from frostline.fitting.depth import Places
@@ -19,6 +19,7 @@ from frostline.fitting.phases import Phase
 from frostline.fitting.prepare import Compute, Labelled, prefix_of, prepare
 from frostline.fitting.sources import FeatureRows
 from frostline.fitting.sweep import sweep
+from frostline.fitting.weigh import weighed
 from frostline.freeze.cut import split_resolved
 from frostline.freeze.select import Nothing, parse_selector
 from frostline.heads import HeadSpec
@@ -59,8 +60,11 @@ def check_choice(head: HeadSpec, count: int, phases: Sequence[Phase], given: Giv
     what = "--sweep" if count else f"--head {head}"
     if count and head.kind != "linear":
         raise RecipeError("--sweep chooses the head", where=f"--head {head}", advice="leave out the one or the other")
-    _Faults(what, _not_frozen(phases), "takes a frozen backbone and one phase").check()
+    first = "takes a frozen backbone and one phase" if count else "takes a frozen backbone, in the first phase at least"
+    _Faults(what, _not_frozen(phases if count else phases[:1]), first).check()
     _Faults(what, _not_in_memory(given, compute), "takes plain features that are computed once").check()
+    if len(phases) > 1:
+        return  # rates and options are those of the phases that unfreeze
     own = phases[0]
     unused = [("--backbone-lr", given.backbone_lr), ("--backbone-lr", own.backbone_lr), ("--lr", given.lr), ("--lr", own.lr)]
     unused += [("--weight-decay", given.weight_decay)]
@@ -128,6 +132,9 @@ def choose_head(
     features = {at: own.first.to(device) for at, own in sources.items() if isinstance(own, FeatureRows)}
     first = next(iter(sources.values()))
     assert isinstance(first, FeatureRows)
+    if ALL in features:
+        sizes = places.sizes or model.opened.parts
+        features[ALL] = weighed(features[ALL], sizes, first.labels, model.num_classes, given.seed, first.units)
     number = len(images.train)
     rule = default_hyper(images=number, head="linear", backbone_trained=False)
     hyper = override(rule, epochs=given.epochs if phase.epochs is None else phase.epochs, batch_size=given.batch_size)

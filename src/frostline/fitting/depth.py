@@ -1,10 +1,11 @@
-"""Which depth of a frozen backbone a head is put on, or all of them: one pass taps every block, cross-validated heads tell them apart."""
+"""Which depth of a frozen backbone a head is put on, or all of them, and of ``auto`` which linear head: one pass, cross-validated heads."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import torch
 from torch import nn
@@ -20,11 +21,13 @@ from frostline.fitting.calibrate import fit_temperature
 from frostline.fitting.events import CachePlanned, DepthChosen, FeaturesReady
 from frostline.fitting.folds import Fold, stratified_folds
 from frostline.fitting.held import Held, best_held, fall, ridge_held, surely_lower
-from frostline.fitting.hyper import default_hyper
+from frostline.fitting.hyper import Options, default_hyper
 from frostline.fitting.phase import Given, Ready
 from frostline.fitting.prepare import Compute, Labelled, Sources, prefix_of, prepare
+from frostline.fitting.solved import held_out_answers, strengths_of, work_of
 from frostline.fitting.sources import FeatureRows, Source
 from frostline.fitting.stack import Scaled, Stack, held_out_logits, train_stacks
+from frostline.fitting.weigh import weighed
 from frostline.freeze.apply import freeze
 from frostline.freeze.crossing import Layout
 from frostline.freeze.cut import Cut, Split
@@ -44,6 +47,10 @@ _DEARER = 50
 """How many times the seconds of a ridge the heads themselves take, about, where they are trained in the folds."""
 ERRORS = 1.0
 """Standard errors that the log loss of another depth must be below that of the end (docs/LOG.md, 2026-11-27)."""
+MOST_SOLVED = 2**24
+"""Numbers in the features of all depths of the training images up to which ``auto`` solves the linear probe: some thousand images."""
+MOST_WORK = 1e11
+"""Multiplications, about, that the cross-validation of a logistic head may take for ``auto`` to look at it: some five seconds."""
 
 
 def tapped(opened: Backbone, suffix: nn.Module) -> tuple[Depths, Split]:
@@ -66,10 +73,12 @@ class Places:
     Attributes:
         ready: features of each, by the depth as a head names it; None is where the model's head sits. Empty: they are not at hand.
         told: what is to be told once a sweep has chosen one of several.
+        sizes: the length of each depth's vector.
     """
 
     ready: Mapping[str | None, Ready] = field(default_factory=dict[str | None, Ready])
     told: DepthChosen | None = None
+    sizes: tuple[int, ...] = ()
 
 
 def choose_depth(
@@ -78,8 +87,9 @@ def choose_depth(
     """Put the model's head, which asks for it (``linear@auto``), on a depth; gives the features there, if they are at hand.
 
     By :func:`tell_apart`, on the training images: the end, unless the head does better on an earlier block or on all depths side by side,
-    by more than :data:`ERRORS` standard errors of the log loss, image by image. Where a sweep follows, it is left to choose among those
-    that are worth a look.
+    by more than :data:`ERRORS` standard errors of the log loss, image by image. ``auto`` has the kind of the linear head chosen as well,
+    where nobody asked for settings that only a stepped one has. Where a sweep follows, it is left to choose among those that are worth a
+    look.
 
     Args:
         model: its backbone may be cut and its head replaced.
@@ -106,22 +116,28 @@ def choose_depth(
     judged = torch.tensor([rows[d] for d in few.train.digests if d in rows])
     labels = sources.train.labels.cpu()[judged]
     try:
-        folds = stratified_folds(labels, FOLDS, given.seed, [sources.train.units[row] for row in judged.tolist()])
+        units = [sources.train.units[row] for row in judged.tolist()]
+        folds = stratified_folds(labels, FOLDS, given.seed, units)
     except RecipeError:
         if model.head_spec.at == AUTO:
             raise
         return Places()  # nobody asked for it: the head stays where it is
     rows_judged = _matrix(sources.train)[judged]
-    named = {n: depths.at(n, rows_judged) for n in (*depths.names, *([ALL] if len(depths.names) > 1 else []))}
+    named = {n: depths.at(n, rows_judged) for n in depths.names}
     began = time.perf_counter()
     ridge = _ridges(named, labels, model.num_classes, folds, given.budget)
     late = given.budget is not None and given.budget.over(_DEARER * (time.perf_counter() - began) / len(ridge))
-    stepped = model.head_spec.kind == "linear" and not sweep and not late
-    told = tell_apart(named, ridge, labels, folds, model.num_classes, given.seed, stepped=stepped)
+    if 1 < len(named) == len(ridge) and not late:
+        named[ALL] = weighed(depths.at(ALL, rows_judged), depths.sizes, labels, model.num_classes, given.seed, units)
+        ridge[ALL] = ridge_held(named[ALL], labels, model.num_classes, folds)
+    solved = model.head_spec == HeadSpec("linear") and not large and _solvable(given, len(images.train) * depths.layout.size)
+    stepped: Way = "stepped" if model.head_spec.kind == "linear" else "judged"
+    way: Way = "judged" if sweep else "solved" if solved else "judged" if late else stepped
+    told = tell_apart(named, ridge, labels, folds, model.num_classes, given.seed, way=way, most_work=0 if late else MOST_WORK)
     if taken and not sweep:
-        told = replace(told, chosen=HeadSpec.parse(taken).at or END)
-    chosen, why = told.chosen, _why(told, depths.why, left_out=len(named) - len(ridge), swept=sweep)
-    event = DepthChosen(tuple(ridge), tuple(h.accuracy for h in ridge.values()), chosen, why, len(labels))
+        told = replace(told, chosen=HeadSpec.parse(taken))
+    why = _why(told, depths.why, left_out=not ridge.keys() >= set(depths.names), swept=sweep)
+    event = DepthChosen(tuple(ridge), tuple(h.accuracy for h in ridge.values()), depth_of(told.chosen), why, len(labels))
 
     def at(depth: str) -> Ready:
         train = _at(sources.train, depths, depth)
@@ -131,10 +147,22 @@ def choose_depth(
         return Ready(split, replace(prefix, layout=train.layout), Sources(train, val), usable)
 
     if sweep and told.own and not large:
-        return Places({None if d == END else d: at(d) for d in told.by_loss}, event)
+        return Places({None if d == END else d: at(d) for d in told.by_loss}, event, depths.sizes)
     yield event
-    model.put_head(replace(model.head_spec, at=None if chosen == END else chosen), given.seed)
-    return Places() if large else Places({None: at(chosen)})
+    model.put_head(replace(told.chosen if solved else model.head_spec, at=told.chosen.at), given.seed)
+    return Places() if large else Places({None: at(depth_of(told.chosen))})
+
+
+def _solvable(given: Given, numbers: int) -> bool:
+    """Whether ``auto`` may solve its linear probe: the images are few enough, and nobody asked for what only steps have."""
+    asked = (given.epochs, given.batch_size, given.lr, given.weight_decay)
+    plain = given.options == replace(Options(), wise=given.options.wise) and given.views.augment == "none"
+    return given.auto and plain and numbers <= MOST_SOLVED and all(value is None for value in asked)
+
+
+def depth_of(head: HeadSpec) -> str:
+    """The depth that a head sits on, by its name."""
+    return head.at or END
 
 
 def _ridges(
@@ -173,24 +201,32 @@ def sampled(images: ImageSet, most: int, seed: int) -> ImageSet:
     return images.only(sorted(kept))
 
 
+Way = Literal["judged", "stepped", "solved"]
+"""How heads are told apart: by the ridge at their depth, by a linear head that is trained step by step, or by those that are solved."""
+
+
 @dataclass(frozen=True, eq=False)
 class Told:
     """How the depths were told apart.
 
     Attributes:
         ridge: a ridge at each depth, by name, and on all of them side by side.
-        own: the very head that would be trained, calibrated, at the end and at what is worth a look; empty where nothing is.
-        chosen: the depth to take.
+        own: the very heads that may be trained, calibrated, at the end and at what is worth a look; empty where nothing is.
+        chosen: the head to take.
     """
 
     ridge: dict[str, Held]
-    own: dict[str, Held]
-    chosen: str
+    own: dict[HeadSpec, Held]
+    chosen: HeadSpec
 
     @property
     def by_loss(self) -> list[str]:
         """The end, and what is worth a look beside it, by the log loss of its ridge: the best first."""
-        return [END, *sorted((n for n in self.own if n != END), key=lambda n: self.ridge[n].log_loss or 0.0)]
+        return [END, *sorted({depth_of(h) for h in self.own} - {END}, key=lambda n: self.ridge[n].log_loss or 0.0)]
+
+    def best(self, *depths: str) -> HeadSpec:
+        """Of the very heads on some depths the one with the lowest log loss."""
+        return min((h for h in self.own if depth_of(h) in depths), key=lambda h: self.own[h].log_loss or 0.0)
 
 
 def tell_apart(
@@ -201,12 +237,14 @@ def tell_apart(
     classes: int,
     seed: int,
     *,
-    stepped: bool,
+    way: Way,
+    most_work: float = MOST_WORK,
 ) -> Told:
     """Ridges say which depths are worth a look, and the head itself decides, for it may not reach what a ridge does (docs/LOG.md).
 
     Worth a look are the earlier block with the best ridge, and all depths side by side, where their ridge beats that of the end. They are
     compared by log loss, and the head's is that of its answers at the temperature that suits them best, which training fits as well.
+    Of heads that are solved the one with the lowest log loss is taken, at the end or on all depths, of which a block is a special case.
 
     Args:
         features: ``(N, d)`` of each depth, the end among them, and of all of them side by side.
@@ -215,17 +253,42 @@ def tell_apart(
         folds: of cross-validation.
         classes: number of classes.
         seed: of first weights and order.
-        stepped: whether the head is a linear one, trained step by step; any other, and one of very many weights, is judged by the ridge.
+        way: how; heads of very many weights are judged by the ridge.
+        most_work: multiplications that a logistic head may take, about.
     """
+    if way == "solved":
+        places = [depth for depth in (END, ALL) if depth in ridge]
+        pairs = [pair for depth in places for pair in _solved(depth, features, ridge, labels, folds, classes, most_work)]
+        told = Told(ridge, dict(pairs), HeadSpec("linear"))
+        return replace(told, chosen=told.best(END, ALL))
     earlier = [n for n in ridge if n not in (END, ALL)]
     looked_at = [*([min(earlier, key=lambda n: ridge[n].log_loss or 0.0)] if earlier else []), *([ALL] if ALL in ridge else [])]
     worth = [n for n in looked_at if surely_lower(ridge[END], ridge[n], ERRORS)]
     asked = (*worth, END) if worth else ()
     numbers = 4 * len(folds) * classes * sum(features[n].shape[1] for n in asked)  # weights, gradients and two moments
-    stepped = stepped and numbers <= MOST_NUMBERS
-    own = {n: stepped_held(features[n], labels, classes, folds, seed, all_depths=n == ALL) if stepped else ridge[n] for n in asked}
-    better = [n for n in worth if surely_lower(own[END], own[n], ERRORS)]
-    return Told(ridge, own, min(better, key=lambda n: own[n].log_loss or 0.0) if better else END)
+    stepped = way == "stepped" and numbers <= MOST_NUMBERS
+    heads = {n: HeadSpec("linear", at=None if n == END else n) for n in asked}
+    own = {heads[n]: stepped_held(features[n], labels, classes, folds, seed, all_depths=n == ALL) if stepped else ridge[n] for n in asked}
+    better = [heads[n] for n in worth if surely_lower(own[heads[END]], own[heads[n]], ERRORS)]
+    return Told(ridge, own, min(better, key=lambda h: own[h].log_loss or 0.0) if better else HeadSpec("linear"))
+
+
+def _solved(
+    depth: str,
+    features: Mapping[str, torch.Tensor],
+    ridge: dict[str, Held],
+    labels: torch.Tensor,
+    folds: Sequence[Fold],
+    classes: int,
+    most_work: float,
+) -> Iterator[tuple[HeadSpec, Held]]:
+    """The solved heads on a depth; a logistic one only where that is no long work."""
+    at = None if depth == END else depth
+    yield HeadSpec("ridge", at=at), ridge[depth]
+    spec, own = HeadSpec("logistic", at=at), features[depth]
+    if work_of(spec, own, classes, folds) <= most_work:
+        strengths = torch.tensor(strengths_of(spec), dtype=torch.float64)
+        yield spec, best_held(held_out_answers(spec, own, labels, classes, folds, strengths), labels)
 
 
 def stepped_held(
@@ -251,18 +314,25 @@ def stepped_held(
     return best_held(logits[None] / fit_temperature(logits, labels), labels)
 
 
-def _why(told: Told, only_end: str, *, left_out: int, swept: bool) -> str:
-    if only_end:
+def _why(told: Told, only_end: str, *, left_out: bool, swept: bool) -> str:
+    worth = [d for d in told.by_loss if d != END]
+    if only_end and not worth:
         return f"only the end is known: {only_end}"
-    worth = {n: h for n, h in told.own.items() if n != END}
     if not worth:
         short = f"none of the {len(told.ridge) - 1} others that there was time for (--budget) tells more"
         return short if left_out else "no earlier block tells more, nor do all depths together"
-    best = told.chosen if told.chosen != END else min(worth, key=lambda n: worth[n].log_loss or 0.0)
-    own, end = told.own[best], told.own[END]
-    said = f"{best}: {own.accuracy:.3f} of the training images right where held out, {end.accuracy:.3f} at the end"
-    errors = f"log loss {abs(fall(end, own)):.1f} standard errors {'lower' if fall(end, own) > 0 else 'higher'}"
+    if told.chosen not in told.own:
+        return f"{told.chosen} was chosen before the interruption"
+    best = told.chosen if depth_of(told.chosen) != END else told.best(*worth)
+    end = told.best(END)
+    own, base = told.own[best], told.own[end]
+    said = f"{best}: {own.accuracy:.3f} of the training images right where held out, {base.accuracy:.3f} {_at_end(end)}"
+    errors = f"log loss {abs(fall(base, own)):.1f} standard errors {'lower' if fall(base, own) > 0 else 'higher'}"
     return f"{said}; {errors}" + ("" if swept or told.chosen == best else ", which is not taken")
+
+
+def _at_end(head: HeadSpec) -> str:
+    return "at the end" if head.kind == "linear" else f"{head} at the end"
 
 
 def _matrix(source: FeatureRows) -> torch.Tensor:

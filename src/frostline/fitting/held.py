@@ -88,7 +88,25 @@ def ridge_held(features: torch.Tensor, labels: torch.Tensor, classes: int, folds
         folds: of cross-validation; every image is held out once.
     """
     strengths = torch.tensor(ridge.STRENGTHS, dtype=torch.float64)
-    answers = ridge_answers(features, labels, classes, folds, strengths)
+    return _calibrated(ridge_answers(features, labels, classes, folds, strengths), labels)
+
+
+def gram_held(gram: torch.Tensor, size: int, labels: torch.Tensor, classes: int, folds: Sequence[Fold]) -> Held:
+    """:func:`ridge_held` from the products of all pairs of images instead of their features.
+
+    Args:
+        gram: ``(N, N)`` float64, of centred features; they may be of any size.
+        size: number of features; a strength is that of so many of unit mean variance.
+        labels: ``(N,)`` int64.
+        classes: number of classes.
+        folds: of cross-validation; every image is held out once.
+    """
+    strengths = torch.tensor(ridge.STRENGTHS, dtype=torch.float64)
+    values, basis = torch.linalg.eigh(gram * (size * len(gram) / gram.trace().clamp(min=1e-300)))
+    return _calibrated(_answers(values, basis, labels, classes, folds, strengths), labels)
+
+
+def _calibrated(answers: torch.Tensor, labels: torch.Tensor) -> Held:
     return best_held(answers * ridge.logit_scales(answers, labels)[:, None, None], labels)
 
 
@@ -97,23 +115,30 @@ def ridge_answers(
 ) -> torch.Tensor:
     """The answers of :func:`ridge_held` for every strength, about 0 to 1: ``(S, N, classes)`` float64."""
     x = scaled(features)
-    targets = torch.nn.functional.one_hot(labels, classes).double()
-    y = targets - targets.mean(0)
     if len(x) < x.shape[1]:
         values, basis = torch.linalg.eigh(x @ x.T)
     else:
         values, vectors = torch.linalg.eigh(x.T @ x)
         basis = x @ (vectors / values.clamp(min=1e-300).sqrt())
+    return _answers(values, basis, labels, classes, folds, strengths)
+
+
+def _answers(
+    values: torch.Tensor, basis: torch.Tensor, labels: torch.Tensor, classes: int, folds: Sequence[Fold], strengths: torch.Tensor
+) -> torch.Tensor:
+    """Of the images' Gram matrix, its eigenvalues, ascending, and eigenvectors."""
+    targets = torch.nn.functional.one_hot(labels, classes).double()
+    y = targets - targets.mean(0)
     kept = values > 1e-12 * values[-1]
     values, basis = values[kept], basis[:, kept]
     seen = basis.T @ y
-    answers = torch.empty(len(strengths), len(x), classes, dtype=torch.float64)
+    answers = torch.empty(len(strengths), len(labels), classes, dtype=torch.float64)
     for number, strength in enumerate(strengths.tolist()):
         shrunk = values / (values + strength)
         residual = y - basis @ (shrunk[:, None] * seen)
         for fold in folds:
             own = basis[fold.held]
-            smooth = (own * shrunk) @ own.T + 1 / len(x)
+            smooth = (own * shrunk) @ own.T + 1 / len(labels)
             left = torch.linalg.solve(torch.eye(len(own), dtype=torch.float64) - smooth, residual[fold.held])
             answers[number, fold.held] = targets[fold.held] - left
     return answers

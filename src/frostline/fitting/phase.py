@@ -18,6 +18,7 @@ from frostline.features.extract import Prefix
 from frostline.fitting.adamw import AdamW
 from frostline.fitting.auto import Gain, another_step, gain_of, losses_of
 from frostline.fitting.budget import Budget, Clock
+from frostline.fitting.calibrate import fit_temperature
 from frostline.fitting.candidates import Judged
 from frostline.fitting.events import Event, PhaseDone, Planned
 from frostline.fitting.forget import HELD_OUT, changing_names
@@ -30,7 +31,8 @@ from frostline.fitting.phases import Phase
 from frostline.fitting.prepare import Compute, Labelled, Sources, prefix_of, prepare, shortage
 from frostline.fitting.snapshot import Progress, Snapshot, copies
 from frostline.fitting.solved import AT_ONCE, solve_phase
-from frostline.fitting.sources import FeatureRows, Source
+from frostline.fitting.sources import FeatureRows, ImageRows, Source
+from frostline.fitting.weigh import weigh_depths
 from frostline.fitting.wise import interpolate
 from frostline.freeze.apply import evaluating
 from frostline.freeze.audit import audit, fingerprint
@@ -158,7 +160,7 @@ def run_phase(
         sources, images = ready.sources, ready.images
     eval_batch = _eval_batch(parts)
     if number == 0:
-        _measure_scale(model, parts, sources, eval_batch)
+        _measure_scale(job, parts, sources, eval_batch)
     start = {n: tensors[n].detach().clone() for n in ledger.touched}
 
     inside = {n: tensors[n] for n in changing}
@@ -171,7 +173,7 @@ def run_phase(
 
     clock.training()
     held = {n: tensors[n] for n in ledger.touched}
-    if model.head_spec.solved and isinstance(model.head, LinearHead):
+    if _solves(job, resolved) and isinstance(model.head, LinearHead):
         yield from solve_phase(task, model.head, model.head_spec, job.given.solution, progress)
     else:
         yield from train(task, optimizer, progress, partial(_snapshot, ledger.snapshot(), held, start, optimizer))
@@ -180,18 +182,17 @@ def run_phase(
         alpha, loss = _mix(task, inside, start)
     proof = audit(before, fingerprint(model, resolved))
     proof.check()
-    if unfinished:  # what half an epoch, or no number, has made of the weights is judged by nobody
-        put_back(tensors, start)
     gain = None if judged_before is None or unfinished else _gain(ledger, judged_before, *_judged(parts, sources.val, eval_batch))
     kept = not unfinished and (ledger.val_loss is None or loss is None or loss < ledger.val_loss)
     kept = kept and (gain is None or gain.sure or not job.given.auto)
-    if not kept:
+    if not kept:  # what half an epoch, or no number, has made of the weights is judged by nobody
         put_back(tensors, start)
     seconds = clock.trained(progress.epoch)
     ledger.seconds += seconds
     done = progress.best_epoch, progress.epoch, ledger.val_loss, loss
     ledger.close(kept, progress.best_epoch, progress.epoch, loss, proof)
-    step = another_step(phase.name, gain, kept=kept, unfinished=unfinished) if job.given.auto else (True, phase.name)
+    judges = _judges(sources) if job.given.auto else None
+    step = (True, phase.name) if judges is None else another_step(phase.name, gain, kept=kept, judges=judges, unfinished=unfinished)
     last, why = _decide(job, ledger, *step, late=clock.too_late_for_another())
     between = partial(_between_phases, ledger.snapshot(), held)
     yield PhaseDone(phase.name, kept, *done, alpha, gain, proof, seconds, last, why, between)
@@ -241,7 +242,11 @@ def _judged(parts: Split, val: Source | None, eval_batch: int) -> tuple[torch.Te
 
 
 def _gain(ledger: Ledger, before: torch.Tensor, after: torch.Tensor, labels: torch.Tensor) -> Gain:
-    """Of a phase; the first that has one before it finds the linear probe."""
+    """Of a phase, both at the temperature that suits them best, for how sure answers are is set right afterwards.
+
+    The first that has one before it finds the linear probe.
+    """
+    before, after = (logits / fit_temperature(logits, labels) for logits in (before, after))
     if ledger.probe is None:
         ledger.probe = losses_of(before, labels)
     return gain_of(ledger.probe, before, after, labels)
@@ -249,6 +254,10 @@ def _gain(ledger: Ledger, before: torch.Tensor, after: torch.Tensor, labels: tor
 
 def _eval_batch(parts: Split) -> int:
     return 256 if parts.cut.way == "backbone" else 32
+
+
+def _judges(sources: Sources) -> int:
+    return 0 if sources.val is None else len(sources.val.labels)
 
 
 def _times(sources: Sources, judged_before: torch.Tensor | None) -> float:
@@ -300,7 +309,7 @@ def _cut(job: Job, resolved: ResolvedPlan, images: Labelled) -> tuple[Split, Pre
 
 
 def _hyper(job: Job, phase: Phase, resolved: ResolvedPlan) -> Hyper:
-    if job.model.head_spec.solved:
+    if _solves(job, resolved):
         return replace(AT_ONCE, batch_size=job.images)
     kind = type(job.model.head).__name__.removesuffix("Head").lower()
     deep = job.model.head_spec.at == ALL
@@ -316,6 +325,11 @@ def _hyper(job: Job, phase: Phase, resolved: ResolvedPlan) -> Hyper:
     )
 
 
+def _solves(job: Job, resolved: ResolvedPlan) -> bool:
+    """Whether the phase computes the head at once; with a part of the backbone it goes on from there step by step."""
+    return job.model.head_spec.solved and not resolved.backbone_trained
+
+
 def _objective(job: Job, named: Mapping[str, nn.Parameter], sources: Sources, number: int) -> Objective:
     options = job.given.options
     weights = balanced_weights(sources.train.labels, job.model.num_classes) if options.class_weights == "balanced" else None
@@ -323,21 +337,26 @@ def _objective(job: Job, named: Mapping[str, nn.Parameter], sources: Sources, nu
     return Objective(options, weights, anchors, job.given.seed, number)
 
 
-def _measure_scale(model: TransferModel, parts: Split, sources: Sources, eval_batch: int) -> None:
-    """Fit the head's fixed scaling to what enters it, over the training images."""
+def _measure_scale(job: Job, parts: Split, sources: Sources, eval_batch: int) -> None:
+    """Fit the head's fixed scaling to what enters it, over the training images; of several depths how much each counts, too."""
+    model, train = job.model, sources.train
     scale = next((m for m in model.head.modules() if isinstance(m, InputScale)), None)
     if scale is None:
         return
-    if parts.cut.way == "backbone" and isinstance(sources.train, FeatureRows):
-        rows = sources.train.views[0]
+    if parts.cut.way == "backbone" and isinstance(train, FeatureRows):
+        rows = train.views[0]
         if len(parts.layout.parts[0].shape) > 1:  # with positions a sample is enough, and only it is read
             rows = rows[torch.arange(0, len(rows), max(1, len(rows) // MOST_MEASURED))]
             rows = parts.layout.unpack(rows)[0]
-        scale.measure(rows)
-        return
-    with recorded_inputs(model.head) as met:
-        logits_of(parts.suffix, sources.train, eval_batch)
-    scale.measure(torch.cat(met))
+    else:
+        with recorded_inputs(model.head) as met:
+            logits_of(parts.suffix, train, eval_batch)
+        rows = torch.cat(met)
+    weights = None
+    if scale.parts:
+        units = train.units if isinstance(train, FeatureRows) else train.images.units if isinstance(train, ImageRows) else ()
+        weights = weigh_depths(rows, scale.parts, train.labels, model.num_classes, job.given.seed, units)
+    scale.measure(rows, weights)
 
 
 def _mix(task: Task, inside: dict[str, torch.Tensor], start: Mapping[str, torch.Tensor]) -> tuple[float, float]:

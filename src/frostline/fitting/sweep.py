@@ -13,7 +13,7 @@ from frostline.fitting.candidates import Judged, SteppedHead, best_of, judge
 from frostline.fitting.events import Swept
 from frostline.fitting.folds import Fold, stratified_folds
 from frostline.fitting.hyper import Hyper, default_hyper
-from frostline.fitting.solved import cross_validate_solved, strengths_of
+from frostline.fitting.solved import cross_validate_solved, work_of
 from frostline.fitting.stack import Scaled, Stack, held_out_logits, train_stacks
 from frostline.heads import FeatureShape, HeadSpec, build_head
 from frostline.heads.linear import LinearHead
@@ -101,7 +101,7 @@ def sweep(
     candidates = [c for at, share in zip(depths, shares, strict=True) for c in grid(share, images, at)]
     judged = list(cross_validate(candidates, features, labels, classes, folds, hyper, seed))
     for spec in (HeadSpec(kind, at=at) for at in depths for kind in ("ridge", "logistic")):
-        if len(depths) * _work(spec, features[spec.at], classes, folds) <= MOST_WORK:
+        if len(depths) * work_of(spec, features[spec.at], classes, folds) <= MOST_WORK:
             judged += cross_validate_solved(spec, features[spec.at], labels, classes, folds)
     return Swept(tuple(judged), best_of(judged), count, len(folds), hyper.epochs, time.perf_counter() - began)
 
@@ -148,12 +148,3 @@ def cross_validate(
             found.update(zip([i for i, _ in here], judged, strict=True))
         waiting = [(i, c) for i, c in waiting if i not in found]
     return tuple(found[i] for i in range(len(candidates)))
-
-
-def _work(spec: HeadSpec, features: torch.Tensor, classes: int, folds: Sequence[Fold]) -> float:
-    """Multiplications of a solved head's cross-validation, about."""
-    count, size = len(folds[0].train), features.shape[1]
-    rank = min(count, size)
-    factoring = len(folds) * (10 * rank**3 + 2 * count * size * rank)
-    steps = 200 * count * rank if spec.kind == "logistic" else count * rank
-    return factoring + len(folds) * len(strengths_of(spec)) * classes * steps

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, cast
 
@@ -19,27 +20,31 @@ class InputScale(nn.Module):
     orders of magnitude. One number for all, not one a channel: features that vary little tell little, and dividing
     each by its own deviation made every task measured worse (docs/LOG.md). Before :meth:`measure` it changes nothing.
 
+    Vectors of several depths side by side have one number a depth: how much each counts.
+
     Args:
         channels: number of channels.
         channel_axis: where they are, counted from the end: -1 for vectors and tokens, -3 for maps.
+        parts: of vectors side by side, the length of each.
     """
 
     mean: torch.Tensor
     scale: torch.Tensor
 
-    def __init__(self, channels: int, channel_axis: int = -1) -> None:
+    def __init__(self, channels: int, channel_axis: int = -1, parts: tuple[int, ...] = ()) -> None:
         super().__init__()
-        self.channel_axis = channel_axis
+        self.channel_axis, self.parts = channel_axis, parts
         self.register_buffer("mean", torch.zeros(channels))
-        self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("scale", torch.ones(channels if parts else ()))
 
     @torch.no_grad()
-    def measure(self, features: Rows) -> None:
+    def measure(self, features: Rows, weights: torch.Tensor | None = None) -> None:
         """Take the mean of each channel, and the root of their mean variance, over images and positions.
 
         Args:
             features: ``(N, C)``, ``(N, L, C)`` or ``(N, C, H, W)``; of the last two at most 512 images, evenly spread, are used. Of
                 vectors no more than a few thousand are looked at at once, so that they may lie on disk.
+            weights: of vectors side by side, how much the variance of each counts, ``(parts,)`` above 0; all the same unless given.
         """
         first = features[:1]
         if first.ndim > 2:
@@ -51,14 +56,21 @@ class InputScale(nn.Module):
             count = float(len(features))
             mean = torch.stack([_channels_last(features[b]).sum(0) / count for b in blocks]).sum(0)
             variance = torch.stack([(_channels_last(features[b]) - mean).square().sum(0) / count for b in blocks]).sum(0)
-        scale = variance.mean().sqrt()
+        every = factors(self.parts, weights).to(variance.device) if self.parts else variance.new_ones(())
+        scale = (variance * every.square()).mean().sqrt()
         self.mean.copy_(mean)
-        self.scale.copy_(scale if bool(scale > 0) else torch.ones_like(scale))
+        self.scale.copy_((scale if bool(scale > 0) else torch.ones_like(scale)) / every)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """``(N, ...)`` to ``(N, ...)``."""
         mean = self.mean if self.channel_axis == -1 else self.mean.view(-1, *[1] * (-1 - self.channel_axis))
         return (features - mean) / self.scale
+
+
+def factors(parts: Sequence[int], weights: torch.Tensor | None = None) -> torch.Tensor:
+    """What each channel of vectors side by side is multiplied by so that the variance of a part counts by its weight: ``(C,)`` float64."""
+    each = torch.ones(len(parts), dtype=torch.float64) if weights is None else weights.double().cpu().sqrt()
+    return each.repeat_interleave(torch.tensor(parts))
 
 
 MOST_MEASURED = 512
@@ -91,10 +103,12 @@ class FeatureShape:
     Attributes:
         shape: ``(C,)``, a map ``(C, H, W)`` or tokens ``(L, C)``.
         first: of tokens, how many at the beginning are no part of the picture (a class token, registers).
+        parts: of a vector that is those of several depths side by side, the length of each.
     """
 
     shape: tuple[int, ...]
     first: int = 0
+    parts: tuple[int, ...] = ()
 
     @property
     def tokens(self) -> bool:

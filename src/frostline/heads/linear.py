@@ -23,7 +23,7 @@ class LinearHead(nn.Module):
     def __init__(self, features: FeatureShape, classes: int) -> None:
         super().__init__()
         size = features.vector("linear")
-        self.scale = InputScale(size)
+        self.scale = InputScale(size, parts=features.parts)
         with seeded(0, "linear head"):  # the draw is thrown away, but would move torch's own generator
             self.linear = nn.Linear(size, classes)
         nn.init.zeros_(self.linear.weight)

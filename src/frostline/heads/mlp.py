@@ -25,7 +25,7 @@ class MLPHead(nn.Module):
     def __init__(self, features: FeatureShape, classes: int, width: int, seed: int = 0) -> None:
         super().__init__()
         size = features.vector("mlp")
-        self.scale = InputScale(size)
+        self.scale = InputScale(size, parts=features.parts)
         with seeded(seed, "mlp head"):
             self.hidden = nn.Linear(size, width)
             self.linear = nn.Linear(width, classes)

@@ -133,7 +133,7 @@ def _pairs(pairs: Sequence[tuple[Path, Path]]) -> list[list[str]]:
 
 def _settings(run: Run, planned: Planned, finished: Finished) -> dict[str, Any]:
     sizes = {n: p.numel() for n, p in run.model.named_parameters()}
-    solved = run.model.head_spec.solved
+    solved = planned.hyper.lr == 0  # a phase that takes no steps
     return {
         "backbone": run.model.opened.name,
         "weights": str(run.model.opened.report),
