@@ -339,6 +339,8 @@ def test_a_head_on_an_earlier_block_is_taken_where_it_is_better_and_no_unfreezin
     told = [replace(evidence(), told=Told({}, {}, HeadSpec("ridge", at=ALL)))]
     plans[1] = candidate("none", 0.3, 0.9, 5, "ridge@all")
     assert recommend(plans, told).pick is plans[2]  # which starts from that head, and beats the last layer's features beyond doubt
+    plans[2] = replace(plans[2], head="ridge@all")
+    assert "With everything frozen --head ridge@all gets 90.0% in" in recommend(plans, told).why
     plans[2] = candidate("last:2", 0.59, 0.9, 20, seed=1)
     found = recommend(plans, told)
     assert found.pick is plans[1]

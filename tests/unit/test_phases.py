@@ -298,3 +298,41 @@ def test_a_later_phase_whose_features_take_too_long_is_not_begun(seconds, begun)
     assert gave == ["trained" if begun else None]
     assert ledger.over is not begun
     assert any(isinstance(e, Stopped) for e in met) is not begun
+
+
+@pytest.mark.parametrize(("strategy", "head"), [("auto", "linear"), ("lp-ft", "linear@auto"), ("lp-ft", "ridge@auto")])
+def test_a_chosen_head_is_gone_on_with_in_the_phases_after_its_own(tiny, sets, tmp_path, strategy, head):
+    """The features that it was chosen on are those of the frozen backbone, and no later phase may be trained on them."""
+
+    def started(resume=None):
+        model, compute = TransferModel(tiny(), head, seed=3), Compute(tmp_path / "cache")
+        more = {"epochs": 2} if strategy == "lp-ft" else {}
+        return model, fit(model, FreezePlan("last:1"), sets[0], sets[0], strategy=strategy, seed=3, compute=compute, resume=resume, **more)
+
+    model, events = started()
+    snapshots, cuts, kept = [], [], []
+    for event in events:
+        if isinstance(event, Planned):
+            cuts.append((event.phase, event.cut.way, event.hyper))
+        elif isinstance(event, StepDone) and len(cuts) > 1:
+            snapshots.append(event.snapshot())
+        elif isinstance(event, PhaseDone):
+            kept.append((event.phase, event.kept, event.loss_after))
+            if not event.last:
+                snapshots.append(event.snapshot())
+    assert len(cuts) == 2
+    assert cuts[1][1] != "backbone"
+    assert len(snapshots) > 2
+    whole = model.state_dict()
+    for snapshot in (snapshots[0], snapshots[1], snapshots[-1]):
+        again, rest = started(snapshot)
+        told, planned = [], []
+        for event in rest:
+            if isinstance(event, Planned):
+                planned.append((event.phase, event.cut.way, event.hyper))
+            elif isinstance(event, PhaseDone):
+                told.append((event.phase, event.kept, event.loss_after))
+        assert planned == cuts[-len(planned) :]
+        assert told == kept[-len(told) :]
+        assert str(again.head_spec) == str(model.head_spec)
+        assert all(torch.equal(whole[n], t) for n, t in again.state_dict().items())

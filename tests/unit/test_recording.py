@@ -105,6 +105,20 @@ def test_what_a_recording_would_not_give_is_not_recorded(net):
     assert recorded(net(), images_of(8, 3, 8, 8)) is None
 
 
+@pytest.mark.parametrize(
+    "calls",
+    [
+        [["__setattr__", "__call__", ["x", {"torch": "hub"}], {}, [1]]],
+        [["add", "__class__", [{"tensor": 0}], {}, [1]]],
+        [["nothing", "default", [], {}, [1]]],
+        [["add", "Tensor", [{"tensor": 0}, {"torch": "hub"}], {}, [1]]],
+    ],
+)
+def test_nothing_but_operations_on_tensors_is_replayed(calls):
+    with pytest.raises((ValueError, TypeError), match="that a recording may"):
+        replay(json.dumps({"tensors": [], "calls": calls, "given": [{"tensor": 0}]}), {}, images_of(FEW, 3, 8, 8))
+
+
 def test_a_recording_that_knows_files_is_not_replayed(tmp_path):
     call = ["save", "default", [{"tensor": 0}, str(tmp_path / "x")], {}, []]
     with pytest.raises(ValueError, match="save"):

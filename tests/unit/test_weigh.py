@@ -13,9 +13,10 @@ from frostline.errors import RecipeError
 from frostline.features.depths import ALL, END, at_depths, joined
 from frostline.features.pixels import pixel_batches
 from frostline.fitting import DepthChosen, Planned, Solved, StepDone
-from frostline.fitting.depth import tell_apart
+from frostline.fitting.depth import may_be_solved, tell_apart
 from frostline.fitting.folds import stratified_folds
 from frostline.fitting.held import gram_held, ridge_held, scaled
+from frostline.fitting.phases import Phase
 from frostline.fitting.weigh import LEAST, weigh_depths, weighed
 from frostline.freeze.apply import evaluating
 from frostline.heads import FeatureShape, HeadSpec, build_head
@@ -57,10 +58,10 @@ def test_a_ridge_at_those_weights_does_better_than_at_equal_ones():
     assert own.log_loss < 0.9 * equal.log_loss
 
 
-def test_with_one_image_of_a_class_a_depth_counts_by_the_root_of_its_length():
-    features, labels = depths()
-    labels = torch.cat([torch.zeros(89, dtype=torch.int64), torch.ones(1, dtype=torch.int64)])
-    weights = weigh_depths(features, SIZES, labels, 2, seed=0)
+def test_with_one_group_of_a_class_a_depth_counts_by_the_root_of_its_length():
+    features, _ = depths()
+    labels = (torch.arange(90) >= 80).long()
+    weights = weigh_depths(features, SIZES, labels, 2, 0, torch.arange(90).clamp(max=80).tolist())
     assert torch.allclose(weights * torch.tensor(SIZES).sqrt(), weights[0] * torch.tensor(SIZES[0]).sqrt())
 
 
@@ -74,7 +75,23 @@ def test_of_many_images_no_more_than_some_are_looked_at():
             return features[rows]
 
     assert int(weigh_depths(Table(), SIZES, labels, 3, seed=0).argmax()) == 1
-    assert asked == [512]
+    assert asked == [513]
+
+
+def test_a_rare_class_among_many_images_has_its_part():
+    """Stored last, and with fewer images than one of those that are looked at would stand for."""
+    features, labels = depths(count=3000)
+    labels[-4:] = 3
+    weights = weigh_depths(features, SIZES, labels, 4, seed=0)
+    assert int(weights.argmax()) == 1
+    labels[-4:-1] = 0  # of one image nobody can be judged
+    assert int(weigh_depths(features, SIZES, labels, 4, seed=0).argmax()) == 1
+
+
+def test_of_very_many_classes_the_most_frequent_are_looked_at():
+    features, labels = torch.randn(1200, sum(SIZES)), torch.arange(1200) % 400
+    weights = weigh_depths(features, SIZES, labels, 400, seed=0)
+    assert bool(weights.isfinite().all())
 
 
 def test_images_of_a_group_lie_in_one_fold():
@@ -120,6 +137,8 @@ def test_a_head_on_all_depths_is_read_back_with_its_weights(tiny):
     head.scale.measure(features, torch.tensor([0.5, 2.0, 1.0]))
     other.load_state_dict(head.state_dict())
     assert torch.equal(head.scale(features), other.scale(features))
+    other.load_state_dict({**head.state_dict(), "scale.scale": torch.tensor(2.0)})  # as such heads had it before
+    assert torch.equal(other.scale.scale, torch.full((sum(SIZES),), 2.0))
     assert TransferModel(tiny(), "linear@all").head.scale.scale.ndim == 1
     assert TransferModel(tiny(), "linear").head.scale.scale.ndim == 0
 
@@ -196,3 +215,15 @@ def test_a_solved_head_is_where_unfreezing_goes_on_from(tiny, images, tmp_path, 
 def test_a_solved_head_is_no_head_to_begin_unfreezing_with(tiny, images):
     with pytest.raises(RecipeError, match="in the first phase at least"):
         next(iter(fit(TransferModel(tiny(), "ridge"), FreezePlan("last:1"), *sets(images))))
+
+
+def test_settings_of_a_phase_that_is_solved_are_refused(tiny, images):
+    phases = [Phase("a", FreezePlan(), epochs=3, lr=0.1), Phase("b", FreezePlan("all"))]
+    with pytest.raises(RecipeError, match="is solved at once") as fault:
+        next(iter(fit(TransferModel(tiny(), "ridge"), FreezePlan(), *sets(images), strategy=phases)))
+    assert fault.value.where == "--epochs, --lr"
+
+
+def test_many_images_are_not_solved():
+    assert may_be_solved(1000, 3120, 10)
+    assert not may_be_solved(20000, 3120, 10)

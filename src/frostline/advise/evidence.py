@@ -21,7 +21,7 @@ from frostline.features.depths import ALL, END, Depths, joined
 from frostline.features.engine import Engine
 from frostline.features.images import ImageSet
 from frostline.features.pixels import full_batches, pixel_batches
-from frostline.fitting.depth import MOST_SOLVED, Told, sampled, tapped, tell_apart
+from frostline.fitting.depth import Told, may_be_solved, sampled, tapped, tell_apart
 from frostline.fitting.events import Event
 from frostline.fitting.folds import Fold, stratified_folds
 from frostline.fitting.held import Held, ridge_held
@@ -157,7 +157,7 @@ def gather_evidence(
     examined = tuple(_at(name, f, labels, classes, folds) for name, f in zip(depths.names, features, strict=True))
     units = labelled.train.units
     reaches = _reaches(opened, depths, features, labels, units, folds, classes, seed)
-    solved = len(images) * depths.layout.size <= MOST_SOLVED
+    solved = may_be_solved(len(images), depths.layout.size, classes)
     return Evidence(
         opened.name,
         len(labels),

@@ -166,7 +166,15 @@ class _Later:
             if error <= self._kept["tolerance"]:
                 return run, found
             fact = f"the engine {self._name} does not give what the module gives on images of this job (differs by {error:.1e})"
-        except Exception as fault:  # it was removed or changed meanwhile, or its library is another
+        except (
+            OSError,
+            RuntimeError,
+            ImportError,
+            ValueError,
+            LookupError,
+            TypeError,
+            AttributeError,
+        ) as fault:  # it was removed or changed
             fact = f"the engine {self._name} cannot be used any more ({(str(fault).strip() or type(fault).__name__).splitlines()[0][:120]})"
         remove_folder(self._folder)
         raise CacheError(fact, where=self._folder, advice="it was removed: run the same command again")

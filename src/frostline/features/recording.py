@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import torch
 from torch import nn
+from torch._ops import OpOverload, OpOverloadPacket
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from frostline.features.engine import TOLERANCE, Crossing, difference, plain
@@ -19,6 +20,8 @@ from frostline.features.engine import TOLERANCE, Crossing, difference, plain
 RECORDED_ON = 2
 """Images: few, for a recording is replayed at the start of a job, and more than one, because sizes of one are special."""
 _OF_FILES = {"save", "from_file"}
+_WORDS = torch.dtype | torch.layout | torch.memory_format
+"""What a recording may name of torch besides operations."""
 
 
 def record(body: nn.Module, images: torch.Tensor, wanted: Crossing) -> str | None:
@@ -56,16 +59,30 @@ def replay(text: str, tensors: Mapping[str, torch.Tensor], images: torch.Tensor)
             return [read(v) for v in cast("list[Any]", value)]
         if isinstance(value, dict):
             ((kind, which),) = cast("dict[str, Any]", value).items()
-            return values[which] if kind == "tensor" else getattr(torch, which)
+            return values[which] if kind == "tensor" else _word(which)
         return value
 
     with _one_thread(), torch.no_grad():
         for name, overload, args, kwargs, numbers in recording["calls"]:
-            if name in _OF_FILES:
-                raise ValueError(name)
-            call = getattr(getattr(torch.ops.aten, name), overload)
+            call = _operation(name, overload)
             values.update(zip(numbers, _several(call(*read(args), **{k: read(v) for k, v in kwargs.items()})), strict=True))
     return tuple(read(recording["given"]))
+
+
+def _operation(name: str, overload: str) -> Any:
+    """An operation of aten; anything else that can be reached by a name is refused, for whoever can write the cache chooses the names."""
+    packet = getattr(torch.ops.aten, name, None)
+    found = getattr(packet, overload, None) if isinstance(packet, OpOverloadPacket) else None
+    if not isinstance(found, OpOverload) or found.namespace != "aten" or name in _OF_FILES:
+        raise ValueError(f"{name}.{overload} is no operation that a recording may hold")
+    return found
+
+
+def _word(name: str) -> Any:
+    found = getattr(torch, name)
+    if not isinstance(found, _WORDS):
+        raise TypeError(f"{name} is nothing that a recording may name")
+    return found
 
 
 def _own(images: torch.Tensor) -> torch.Tensor:
@@ -118,7 +135,7 @@ class _Recorder(TorchDispatchMode):
         """An argument for JSON; what JSON has no word for is a dictionary."""
         if isinstance(value, torch.Tensor):
             return {"tensor": self._numbers[id(value)]}
-        if isinstance(value, torch.dtype | torch.layout | torch.memory_format):
+        if isinstance(value, _WORDS):
             return {"torch": str(value).removeprefix("torch.")}
         if isinstance(value, list | tuple):
             return [self.written(v) for v in cast("list[Any]", value)]

@@ -8,10 +8,11 @@ import torch
 
 from frostline.fitting.metrics import mcnemar
 
-ERRORS = 1.0
+ERRORS = 2.0
 """Standard errors that the fall of the loss since the linear probe must be above zero for a step to be kept, and another one taken.
 
-Of the fall since the probe, not since the step before: steps that gain a little each are one gain (docs/LOG.md, 2026-11-25)."""
+Of the fall since the probe, not since the step before: steps that gain a little each are one gain. Two, for epoch and mixture are the
+best of many on the same images (docs/LOG.md, 2026-11-25 and 2026-11-27)."""
 
 FEWEST = 20
 """Validation images below which nothing is unfrozen: they cannot tell a gain from noise (docs/LOG.md, 2026-11-27)."""
@@ -48,10 +49,8 @@ class Gain:
         sign = "fell" if self.loss >= 0 else "rose"
         first = (self.loss, self.error) == (self.total, self.total_error)
         total = "" if first else f", since the linear probe by {self.total:.4f} ({self.total_error:.4f})"
-        return (
-            f"validation loss {sign} by {abs(self.loss):.4f} (standard error {self.error:.4f}){total}, {self.repaired} images repaired and "
-            f"{self.broken} broken (by chance alone: {self.chance:.0%})"
-        )
+        images = f"{self.repaired} images repaired and {self.broken} broken (by chance alone: {self.chance:.0%})"
+        return f"calibrated validation loss {sign} by {abs(self.loss):.4f} (standard error {self.error:.4f}){total}, {images}"
 
 
 def losses_of(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -63,8 +63,11 @@ def check_choice(head: HeadSpec, count: int, phases: Sequence[Phase], given: Giv
     first = "takes a frozen backbone and one phase" if count else "takes a frozen backbone, in the first phase at least"
     _Faults(what, _not_frozen(phases if count else phases[:1]), first).check()
     _Faults(what, _not_in_memory(given, compute), "takes plain features that are computed once").check()
-    if len(phases) > 1:
-        return  # rates and options are those of the phases that unfreeze
+    if len(phases) > 1:  # rates and options that were given are those of the phases that unfreeze
+        frozen = [p for p in phases if not _not_frozen((p,))]
+        theirs = [(f"--{n}", v) for p in frozen for n, v in (("epochs", p.epochs), ("lr", p.lr), ("backbone-lr", p.backbone_lr))]
+        _Faults(what, tuple(dict.fromkeys(f for f, v in theirs if v is not None)), "is solved at once, without steps, in its phase").check()
+        return
     own = phases[0]
     unused = [("--backbone-lr", given.backbone_lr), ("--backbone-lr", own.backbone_lr), ("--lr", given.lr), ("--lr", own.lr)]
     unused += [("--weight-decay", given.weight_decay)]

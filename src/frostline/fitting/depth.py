@@ -43,14 +43,12 @@ MOST_JUDGED = 1000
 """Training images that depths are told apart on, at most."""
 MOST_BYTES = 1 << 30
 """Features of all depths that are held in memory, at most; of more, a sample is looked at and the chosen depth computed anew."""
-_DEARER = 50
+_DEARER = 80
 """How many times the seconds of a ridge the heads themselves take, about, where they are trained in the folds."""
 ERRORS = 1.0
 """Standard errors that the log loss of another depth must be below that of the end (docs/LOG.md, 2026-11-27)."""
-MOST_SOLVED = 2**24
-"""Numbers in the features of all depths of the training images up to which ``auto`` solves the linear probe: some thousand images."""
-MOST_WORK = 1e11
-"""Multiplications, about, that the cross-validation of a logistic head may take for ``auto`` to look at it: some five seconds."""
+MOST_WORK = 3e11
+"""Multiplications, about, that the cross-validation of a solved head on all training images may take for ``auto``: some ten seconds."""
 
 
 def tapped(opened: Backbone, suffix: nn.Module) -> tuple[Depths, Split]:
@@ -130,13 +128,16 @@ def choose_depth(
     if 1 < len(named) == len(ridge) and not late:
         named[ALL] = weighed(depths.at(ALL, rows_judged), depths.sizes, labels, model.num_classes, given.seed, units)
         ridge[ALL] = ridge_held(named[ALL], labels, model.num_classes, folds)
-    solved = model.head_spec == HeadSpec("linear") and not large and _solvable(given, len(images.train) * depths.layout.size)
+    solved = (
+        model.head_spec == HeadSpec("linear") and not large and _solvable(given, len(images.train), depths.layout.size, model.num_classes)
+    )
     stepped: Way = "stepped" if model.head_spec.kind == "linear" else "judged"
     way: Way = "judged" if sweep else "solved" if solved else "judged" if late else stepped
-    told = tell_apart(named, ridge, labels, folds, model.num_classes, given.seed, way=way, most_work=0 if late else MOST_WORK)
+    most = 0.0 if late else MOST_WORK
+    told = tell_apart(named, ridge, labels, folds, model.num_classes, given.seed, way=way, images=len(images.train), most_work=most)
     if taken and not sweep:
-        told = replace(told, chosen=HeadSpec.parse(taken))
-    why = _why(told, depths.why, left_out=not ridge.keys() >= set(depths.names), swept=sweep)
+        told = replace(told, chosen=replace(HeadSpec.parse(taken), **({} if solved else {"kind": "linear", "width": None})))
+    why = _why(told, depths.why, left_out=1 < len(depths.names) and ALL not in ridge, swept=sweep)
     event = DepthChosen(tuple(ridge), tuple(h.accuracy for h in ridge.values()), depth_of(told.chosen), why, len(labels))
 
     def at(depth: str) -> Ready:
@@ -153,11 +154,18 @@ def choose_depth(
     return Places() if large else Places({None: at(depth_of(told.chosen))})
 
 
-def _solvable(given: Given, numbers: int) -> bool:
+def _solvable(given: Given, images: int, size: int, classes: int) -> bool:
     """Whether ``auto`` may solve its linear probe: the images are few enough, and nobody asked for what only steps have."""
+    if given.budget is not None and images > MOST_JUDGED:
+        return False  # how long it takes would not have been seen
     asked = (given.epochs, given.batch_size, given.lr, given.weight_decay)
     plain = given.options == replace(Options(), wise=given.options.wise) and given.views.augment == "none"
-    return given.auto and plain and numbers <= MOST_SOLVED and all(value is None for value in asked)
+    return given.auto and plain and may_be_solved(images, size, classes) and all(value is None for value in asked)
+
+
+def may_be_solved(images: int, size: int, classes: int) -> bool:
+    """Whether so many training images are few enough for a ridge on so many features."""
+    return work_of(HeadSpec("ridge"), images, size, classes, FOLDS) <= MOST_WORK
 
 
 def depth_of(head: HeadSpec) -> str:
@@ -238,6 +246,7 @@ def tell_apart(
     seed: int,
     *,
     way: Way,
+    images: int = 0,
     most_work: float = MOST_WORK,
 ) -> Told:
     """Ridges say which depths are worth a look, and the head itself decides, for it may not reach what a ridge does (docs/LOG.md).
@@ -254,11 +263,13 @@ def tell_apart(
         classes: number of classes.
         seed: of first weights and order.
         way: how; heads of very many weights are judged by the ridge.
-        most_work: multiplications that a logistic head may take, about.
+        images: that the head will be trained on, where they are more than these.
+        most_work: multiplications that the cross-validation of a logistic head on them may take, about.
     """
     if way == "solved":
         places = [depth for depth in (END, ALL) if depth in ridge]
-        pairs = [pair for depth in places for pair in _solved(depth, features, ridge, labels, folds, classes, most_work)]
+        count = max(images, len(labels))
+        pairs = [p for depth in places for p in _solved(depth, features, ridge, labels, folds, classes, count, most_work)]
         told = Told(ridge, dict(pairs), HeadSpec("linear"))
         return replace(told, chosen=told.best(END, ALL))
     earlier = [n for n in ridge if n not in (END, ALL)]
@@ -280,13 +291,14 @@ def _solved(
     labels: torch.Tensor,
     folds: Sequence[Fold],
     classes: int,
+    images: int,
     most_work: float,
 ) -> Iterator[tuple[HeadSpec, Held]]:
     """The solved heads on a depth; a logistic one only where that is no long work."""
     at = None if depth == END else depth
     yield HeadSpec("ridge", at=at), ridge[depth]
     spec, own = HeadSpec("logistic", at=at), features[depth]
-    if work_of(spec, own, classes, folds) <= most_work:
+    if work_of(spec, images, own.shape[1], classes, len(folds)) <= most_work:
         strengths = torch.tensor(strengths_of(spec), dtype=torch.float64)
         yield spec, best_held(held_out_answers(spec, own, labels, classes, folds, strengths), labels)
 
@@ -326,13 +338,11 @@ def _why(told: Told, only_end: str, *, left_out: bool, swept: bool) -> str:
     best = told.chosen if depth_of(told.chosen) != END else told.best(*worth)
     end = told.best(END)
     own, base = told.own[best], told.own[end]
-    said = f"{best}: {own.accuracy:.3f} of the training images right where held out, {base.accuracy:.3f} {_at_end(end)}"
+    solved = any(head.kind != "linear" for head in told.own)
+    said = f"{best if solved else depth_of(best)}: {own.accuracy:.3f} of the training images right where held out, "
+    said += f"{base.accuracy:.3f} {f'with {end} ' if solved else ''}at the end"
     errors = f"log loss {abs(fall(base, own)):.1f} standard errors {'lower' if fall(base, own) > 0 else 'higher'}"
     return f"{said}; {errors}" + ("" if swept or told.chosen == best else ", which is not taken")
-
-
-def _at_end(head: HeadSpec) -> str:
-    return "at the end" if head.kind == "linear" else f"{head} at the end"
 
 
 def _matrix(source: FeatureRows) -> torch.Tensor:

@@ -118,6 +118,7 @@ def _run(
 ) -> Generator[Event, None, tuple[Trained, Trained]]:
     """All phases that are left; gives what the first and the last one that were run leave behind."""
     first = trained = None
+    ready = ready if ledger.phase == 0 else None  # features at hand are those of the frozen backbone
     for phase in phases[ledger.phase :]:
         steps = run_phase(job, phase, images, ledger, resume, ready)
         if trained is None:

@@ -166,7 +166,7 @@ def run_phase(
     inside = {n: tensors[n] for n in changing}
     clock.features_ready()
     judged_before = _judged(parts, sources.val, eval_batch)[0] if number and sources.val is not None else None
-    clock.judged(_seconds_after(job, resolved, prefix, images, judged=judged_before is not None), _times(sources, judged_before))
+    clock.judged(_seconds_after(job, resolved, prefix, images, sources, judged=judged_before is not None), _times(sources, judged_before))
     task = _task(job, phase.name, number, parts, sources, hyper, inside, clock)
     optimizer = make_optimizer(model, resolved, hyper, job.given.options.layer_decay)
     progress = _progress(job, resume, tensors, optimizer)
@@ -265,20 +265,22 @@ def _times(sources: Sources, judged_before: torch.Tensor | None) -> float:
     return 0.0 if judged_before is None else len(sources.train.labels) / len(judged_before)
 
 
-def _seconds_after(job: Job, resolved: ResolvedPlan, prefix: Prefix, images: Labelled, *, judged: bool) -> float:
+def _seconds_after(job: Job, resolved: ResolvedPlan, prefix: Prefix, images: Labelled, sources: Sources, *, judged: bool) -> float:
     """Of running images through the network once training is done; 0 where nobody counts.
 
-    A test, what forgetting is measured on, and in the first phase, of which nothing was judged before, all images of the job.
+    A test, what forgetting is measured on, and in the first phase, of which nothing was judged before, all images of the job, where their
+    features are not kept.
     """
     if job.given.budget is None:
         return 0.0
-    rates = prefix.engine.images_per_second, prefix.engine.pictures_per_second
+    own = 0 if judged else 2 * len(images.everything)
     if resolved.backbone_trained:
-        own = 0 if judged else 2 * len(images.everything)
         return (job.given.budget.after + 2 * HELD_OUT + own) * _seconds_an_image(job)
+    count = job.given.budget.after + (own if isinstance(sources.train, ImageRows) else 0)
+    rates = prefix.engine.images_per_second, prefix.engine.pictures_per_second
     if rates[0] is not None and rates[1] is not None:
-        return job.given.budget.after * (1 / rates[0] + 1 / rates[1])
-    return 0.0 if isinstance(job.model.backbone, Sealed) or not job.given.budget.after else job.given.budget.after * _seconds_an_image(job)
+        return count * (1 / rates[0] + 1 / rates[1])
+    return 0.0 if isinstance(job.model.backbone, Sealed) or not count else count * _seconds_an_image(job)
 
 
 def _seconds_an_image(job: Job) -> float:

@@ -101,7 +101,7 @@ def sweep(
     candidates = [c for at, share in zip(depths, shares, strict=True) for c in grid(share, images, at)]
     judged = list(cross_validate(candidates, features, labels, classes, folds, hyper, seed))
     for spec in (HeadSpec(kind, at=at) for at in depths for kind in ("ridge", "logistic")):
-        if len(depths) * work_of(spec, features[spec.at], classes, folds) <= MOST_WORK:
+        if len(depths) * work_of(spec, len(labels), features[spec.at].shape[1], classes, len(folds)) <= MOST_WORK:
             judged += cross_validate_solved(spec, features[spec.at], labels, classes, folds)
     return Swept(tuple(judged), best_of(judged), count, len(folds), hyper.epochs, time.perf_counter() - began)
 

@@ -49,8 +49,8 @@ def weigh_depths(
     """The weight of each depth, on average 1 a feature; all positive.
 
     Args:
-        features: ``(N, sum of sizes)``, all depths side by side, each scaled alike; no more than :data:`MOST_IMAGES` rows, evenly
-            spread, are looked at.
+        features: ``(N, sum of sizes)``, all depths side by side, each scaled alike; no more than about :data:`MOST_IMAGES` rows
+            are looked at, of every class its share.
         sizes: the length of each depth's vector.
         labels: ``(N,)`` int64.
         classes: number of classes.
@@ -58,9 +58,9 @@ def weigh_depths(
         units: for each image the number of what it belongs to; empty: each is on its own.
 
     Returns:
-        ``(D,)`` float64. Where cross-validation takes more images of a class than there are, a depth counts by the root of its length.
+        ``(D,)`` float64. Where no two images of each class can be told apart by folds, a depth counts by the root of its length.
     """
-    some = torch.linspace(0, len(labels) - 1, min(len(labels), MOST_IMAGES), dtype=torch.float64).round().long()
+    some = _some(labels.cpu())
     labels, own = labels.cpu()[some], features[some].cpu().double()
     lengths = torch.tensor(list(sizes), dtype=torch.float64)
     base = lengths.rsqrt()  # a depth of many channels would count for that alone
@@ -77,6 +77,21 @@ def weigh_depths(
     losses = torch.tensor([h.log_loss for h in held], dtype=torch.float64)
     found = torch.softmax(-SHARPNESS * len(labels) ** 0.5 * losses, 0) @ bells
     return (found * (lengths.sum() / (found @ lengths))).clamp(min=LEAST)
+
+
+def _some(labels: torch.Tensor) -> torch.Tensor:
+    """Rows of about :data:`MOST_IMAGES` images at most, ascending, of every class its share and at least two.
+
+    Classes of one image are left out, and of very many classes the rarest.
+    """
+    counts = torch.bincount(labels)
+    classes = counts.argsort(descending=True, stable=True)[: MOST_IMAGES // 2]
+    found: list[torch.Tensor] = []
+    for name in classes[counts[classes] > 1].tolist():
+        rows = (labels == name).nonzero()[:, 0]
+        share = min(len(rows), max(2, round(MOST_IMAGES * len(rows) / len(labels))))
+        found.append(rows if len(labels) <= MOST_IMAGES else rows[torch.linspace(0, len(rows) - 1, share).round().long()])
+    return torch.cat(found).sort().values if found else torch.arange(len(labels))
 
 
 LEAST = 1e-6
