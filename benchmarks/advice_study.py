@@ -12,8 +12,8 @@ side for the network, so that one seed takes about an hour on two cores.
 
 *Regret* of a way: accuracy of the best plan less its own, on the test images of all seeds of a case: the best plan is the one that is best
 over them. The best of eight plans on the images that it is judged by is partly luck, so that it is told twice: *plain*, and *fair*: the
-best plan is chosen on one half of the test images and compared on the other, both ways round, mean. The head on an earlier block is one
-plan, whichever block it is.
+best plan is chosen on one half of the test images and compared on the other, both ways round, mean. The head on all depths
+is one plan, whether ridge or logistic.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import re
 import shutil
 import tempfile
 import time
@@ -293,21 +294,18 @@ class Found:
         return 100 * float(plain), 100 * float(fair)
 
 
-EARLIER = "the head on an earlier block"
 ALL = "the head on all depths"
 
 
 def plan_of(name: str) -> str:
-    """The plan, whichever block its head sits on, and whichever head unfreezing starts from."""
+    """The plan, whichever kind of head is on all depths, and whichever head unfreezing starts from."""
     if name.startswith("--unfreeze"):
-        return name.replace(" --head linear@all", "")
-    return ALL if "@all" in name else EARLIER if "@" in name else name
+        return re.sub(r" --head \S+", "", name)
+    return ALL if "@all" in name else name
 
 
 def gathered(name: str, rows: list[dict[str, Any]]) -> Found:
     alone = [{plan_of(n): np.array(p["right"]) for n, p in row["plans"].items()} for row in rows]
-    for plans in alone:
-        plans.setdefault(EARLIER, plans["the head alone"])  # where no earlier block is the best depth they are one
     joined = {n: np.concatenate([plans[n] for plans in alone]) for n in alone[0] if all(n in plans for plans in alone)}
     auto = np.concatenate([np.array(row["auto"]["right"]) for row in rows])
     advised = np.concatenate([np.array(row["plans"][row["advice"]["pick"]]["right"]) for row in rows])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -192,8 +194,27 @@ def test_of_solved_heads_the_one_with_the_lowest_loss_is_taken():
     assert {str(h) for h in told.own} == {"ridge", "logistic", "ridge@all", "logistic@all"}
     assert told.chosen.at == ALL
     assert told.own[told.chosen].log_loss == min(h.log_loss for h in told.own.values())
+    assert told.advised == told.chosen
     cheap = tell_apart(named, ridge, labels, folds, 3, 0, way="solved", most_work=0)
     assert {h.kind for h in cheap.own} == {"ridge"}
+
+
+def test_all_depths_are_left_only_for_an_end_that_is_surely_better():
+    features, labels = depths(knows=2)
+    folds = stratified_folds(labels, 5, seed=0)
+    g = torch.Generator().manual_seed(2)
+    noise = torch.randn(90, 30, generator=g)
+    told = []
+    for much in (0.02, 30.0):
+        named = {END: features[:, -10:], ALL: torch.cat([features[:, -10:], much * noise], 1)}
+        ridge = {n: ridge_held(f, labels, 3, folds) for n, f in named.items()}
+        told.append(tell_apart(named, ridge, labels, folds, 3, 0, way="solved"))
+    assert told[0].chosen.at == ALL
+    assert told[1].chosen.at is None
+    assert told[1].advised.at is None
+    little = told[0]
+    swapped = replace(little, own={h: little.own[replace(h, at=None if h.at else ALL)] for h in little.own})
+    assert {little.advised.at, swapped.advised.at} == {None, ALL}  # of equals the end, or all depths where their loss is lower
 
 
 @pytest.mark.parametrize("strategy", ["lp-ft", "gradual"])

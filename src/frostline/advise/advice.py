@@ -107,11 +107,11 @@ def candidates_of(opened: Backbone, evidence: Evidence, counts: tuple[int, int])
     told = evidence.told
     yield Candidate(evidence.backbone, "none", "plain", "linear", told.ridge[END], cost("none", probe=False))
     everywhere = [told.best(ALL)] if any(h.at == ALL for h in told.own) else [HeadSpec("linear", at=ALL)] if ALL in told.ridge else []
-    for spec in dict.fromkeys((*everywhere, told.chosen)):
+    for spec in dict.fromkeys((*everywhere, told.advised)):
         if spec.at is not None:
             held = told.own.get(spec, told.ridge[spec.at])
             yield Candidate(evidence.backbone, "none", "plain", str(spec), held, cost("none", probe=False, depth=spec.at))
-    start, head = (ALL, str(told.chosen)) if told.chosen.at == ALL else (END, "linear")
+    start, head = (ALL, str(told.advised)) if told.advised.at == ALL else (END, "linear")
     for unfreeze, held in evidence.reaches.items():
         yield Candidate(evidence.backbone, unfreeze, "lp-ft", head, held, cost(unfreeze, probe=True, depth=start))
     if "all" in evidence.reaches and layers_of(model.backbone).norms:

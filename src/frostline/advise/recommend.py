@@ -84,7 +84,7 @@ def recommend(candidates: Sequence[Candidate], evidences: Sequence[Evidence], ju
     for other in heads[1:]:
         base = other if _beats(other, base) else base
     here = [c for c in candidates if c.backbone == base.backbone]
-    chosen = next(e for e in evidences if e.backbone == base.backbone).told.chosen
+    chosen = next(e for e in evidences if e.backbone == base.backbone).told.advised
     pick = next((c for c in here if (c.unfreeze, c.head) == ("none", str(chosen)) and chosen.at), base)
     rival = base if chosen.at == ALL else pick
     unfrozen = [c for c in here if c.unfreeze not in ("none", "norm")]  # of norms alone nothing is predicted

@@ -45,6 +45,8 @@ MOST_BYTES = 1 << 30
 """Features of all depths that are held in memory, at most; of more, a sample is looked at and the chosen depth computed anew."""
 _DEARER = 80
 """How many times the seconds of a ridge the heads themselves take, about, where they are trained in the folds."""
+SURE = 2.0
+"""Standard errors that the log loss of a solved head at the end must be below that of one on all depths."""
 ERRORS = 1.0
 """Standard errors that the log loss of another depth must be below that of the end (docs/LOG.md, 2026-11-27)."""
 MOST_WORK = 3e11
@@ -137,7 +139,7 @@ def choose_depth(
     told = tell_apart(named, ridge, labels, folds, model.num_classes, given.seed, way=way, images=len(images.train), most_work=most)
     if taken and not sweep:
         told = replace(told, chosen=replace(HeadSpec.parse(taken), **({} if solved else {"kind": "linear", "width": None})))
-    why = _why(told, depths.why, left_out=1 < len(depths.names) and ALL not in ridge, swept=sweep)
+    why = _why(told, depths.why, left_out=len(depths.names) > 1 and ALL not in ridge, swept=sweep)
     event = DepthChosen(tuple(ridge), tuple(h.accuracy for h in ridge.values()), depth_of(told.chosen), why, len(labels))
 
     def at(depth: str) -> Ready:
@@ -232,6 +234,12 @@ class Told:
         """The end, and what is worth a look beside it, by the log loss of its ridge: the best first."""
         return [END, *sorted({depth_of(h) for h in self.own} - {END}, key=lambda n: self.ridge[n].log_loss or 0.0)]
 
+    @property
+    def advised(self) -> HeadSpec:
+        """The head to advise: of solved ones that at the end is the simpler, and goes first where its log loss is lower."""
+        solved = [h for h in self.own if h.solved]
+        return HeadSpec("linear") if solved and self.chosen.at == ALL and self.best(END, ALL).at is None else self.chosen
+
     def best(self, *depths: str) -> HeadSpec:
         """Of the very heads on some depths the one with the lowest log loss."""
         return min((h for h in self.own if depth_of(h) in depths), key=lambda h: self.own[h].log_loss or 0.0)
@@ -253,7 +261,8 @@ def tell_apart(
 
     Worth a look are the earlier block with the best ridge, and all depths side by side, where their ridge beats that of the end. They are
     compared by log loss, and the head's is that of its answers at the temperature that suits them best, which training fits as well.
-    Of heads that are solved the one with the lowest log loss is taken, at the end or on all depths, of which a block is a special case.
+    Of heads that are solved the one with the lowest log loss on all depths is taken, of which end and blocks are special cases, unless one
+    at the end is surely better, by :data:`SURE` standard errors.
 
     Args:
         features: ``(N, d)`` of each depth, the end among them, and of all of them side by side.
@@ -271,7 +280,8 @@ def tell_apart(
         count = max(images, len(labels))
         pairs = [p for depth in places for p in _solved(depth, features, ridge, labels, folds, classes, count, most_work)]
         told = Told(ridge, dict(pairs), HeadSpec("linear"))
-        return replace(told, chosen=told.best(END, ALL))
+        end, best = told.best(END), told.best(places[-1])
+        return replace(told, chosen=end if surely_lower(told.own[best], told.own[end], SURE) else best)
     earlier = [n for n in ridge if n not in (END, ALL)]
     looked_at = [*([min(earlier, key=lambda n: ridge[n].log_loss or 0.0)] if earlier else []), *([ALL] if ALL in ridge else [])]
     worth = [n for n in looked_at if surely_lower(ridge[END], ridge[n], ERRORS)]
@@ -342,7 +352,8 @@ def _why(told: Told, only_end: str, *, left_out: bool, swept: bool) -> str:
     said = f"{best if solved else depth_of(best)}: {own.accuracy:.3f} of the training images right where held out, "
     said += f"{base.accuracy:.3f} {f'with {end} ' if solved else ''}at the end"
     errors = f"log loss {abs(fall(base, own)):.1f} standard errors {'lower' if fall(base, own) > 0 else 'higher'}"
-    return f"{said}; {errors}" + ("" if swept or told.chosen == best else ", which is not taken")
+    noise = ", which is inside the noise" if told.chosen == best and fall(base, own) <= 0 else ""
+    return f"{said}; {errors}{noise}" + ("" if swept or told.chosen == best else ", which is not taken")
 
 
 def _matrix(source: FeatureRows) -> torch.Tensor:
