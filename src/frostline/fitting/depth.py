@@ -106,11 +106,9 @@ def choose_depth(
     depths, parts = tapped(model.opened, model.head)
     few = Labelled(sampled(images.train, MOST_JUDGED, given.seed), None)
     large = len(images.everything) * depths.layout.bytes > MOST_BYTES or given.views.augment != "none" or compute.recompute
-    asked = few if large else images
     prefix = prefix_of(parts, model.opened, images, compute, device)
-    sources, usable = yield from prepare(
-        parts, prefix, asked, replace(given.views, augment="none"), replace(compute, recompute=False), given.seed
-    )
+    views, kept = replace(given.views, augment="none"), replace(compute, recompute=False)
+    sources, usable = yield from prepare(parts, prefix, few if large else images, views, kept, given.seed)
     assert isinstance(sources.train, FeatureRows)
     rows = {d: i for i, d in enumerate(usable.train.digests)}
     judged = torch.tensor([rows[d] for d in few.train.digests if d in rows])
@@ -130,11 +128,8 @@ def choose_depth(
     if 1 < len(named) == len(ridge) and not late:
         named[ALL] = weighed(depths.at(ALL, rows_judged), depths.sizes, labels, model.num_classes, given.seed, units)
         ridge[ALL] = ridge_held(named[ALL], labels, model.num_classes, folds)
-    solved = (
-        model.head_spec == HeadSpec("linear") and not large and _solvable(given, len(images.train), depths.layout.size, model.num_classes)
-    )
-    stepped: Way = "stepped" if model.head_spec.kind == "linear" else "judged"
-    way: Way = "judged" if sweep else "solved" if solved else "judged" if late else stepped
+    solved = not large and _solvable(model, given, len(images.train), depths.layout.size)
+    way = _way(model.head_spec, sweep=sweep, late=late, solved=solved)
     most = 0.0 if late else MOST_WORK
     told = tell_apart(named, ridge, labels, folds, model.num_classes, given.seed, way=way, images=len(images.train), most_work=most)
     if taken and not sweep:
@@ -156,13 +151,21 @@ def choose_depth(
     return Places() if large else Places({None: at(depth_of(told.chosen))})
 
 
-def _solvable(given: Given, images: int, size: int, classes: int) -> bool:
+def _way(head: HeadSpec, *, sweep: bool, late: bool, solved: bool) -> Way:
+    if sweep:
+        return "judged"
+    if solved:
+        return "solved"
+    return "stepped" if head.kind == "linear" and not late else "judged"
+
+
+def _solvable(model: TransferModel, given: Given, images: int, size: int) -> bool:
     """Whether ``auto`` may solve its linear probe: the images are few enough, and nobody asked for what only steps have."""
-    if given.budget is not None and images > MOST_JUDGED:
+    if model.head_spec != HeadSpec("linear") or (given.budget is not None and images > MOST_JUDGED):
         return False  # how long it takes would not have been seen
     asked = (given.epochs, given.batch_size, given.lr, given.weight_decay)
     plain = given.options == replace(Options(), wise=given.options.wise) and given.views.augment == "none"
-    return given.auto and plain and may_be_solved(images, size, classes) and all(value is None for value in asked)
+    return given.auto and plain and may_be_solved(images, size, model.num_classes) and all(value is None for value in asked)
 
 
 def may_be_solved(images: int, size: int, classes: int) -> bool:

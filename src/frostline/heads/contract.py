@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 import torch
 from torch import nn
@@ -36,8 +36,6 @@ class InputScale(nn.Module):
         self.channel_axis, self.parts = channel_axis, parts
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("scale", torch.ones(channels if parts else ()))
-        if parts:
-            self.register_load_state_dict_pre_hook(_one_for_all)
 
     @torch.no_grad()
     def measure(self, features: Rows, weights: torch.Tensor | None = None) -> None:
@@ -67,13 +65,6 @@ class InputScale(nn.Module):
         """``(N, ...)`` to ``(N, ...)``."""
         mean = self.mean if self.channel_axis == -1 else self.mean.view(-1, *[1] * (-1 - self.channel_axis))
         return (features - mean) / self.scale
-
-
-def _one_for_all(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """One number is read as that of every channel: heads on all depths had one before they weighed them."""
-    given = state.get(f"{prefix}scale")
-    if given is not None and given.ndim == 0:
-        state[f"{prefix}scale"] = given.expand_as(cast("InputScale", module).scale)
 
 
 def factors(parts: Sequence[int], weights: torch.Tensor | None = None) -> torch.Tensor:
