@@ -71,7 +71,8 @@ def recommend(candidates: Sequence[Candidate], evidences: Sequence[Evidence], ju
     Everything is told apart by log loss on held-out images, image by image. Of several backbones the one whose own features are best
     is taken; of equals the quickest. Of it the head alone, or the head on the depth that :func:`frostline.fitting.depth.tell_apart` takes.
     Layers are unfrozen where the features from their cut to the end are better than those that a head on one depth gets; of those plans
-    the quickest that is no worse than the best of them. They start from a head on all depths where that is the head to take. Nothing is
+    the quickest that is no worse than the best of them. They start from a head on all depths where that is the head to take, and have to
+    promise a lower loss than it has by itself, if not by much: what is trained starts there, and is kept only where it helps. Nothing is
     unfrozen where the validation images are too few to watch it by, as ``auto`` would not either.
 
     Args:
@@ -88,10 +89,10 @@ def recommend(candidates: Sequence[Candidate], evidences: Sequence[Evidence], ju
     pick = next((c for c in here if (c.unfreeze, c.head) == ("none", str(chosen)) and chosen.at), base)
     rival = base if chosen.at == ALL else pick
     unfrozen = [c for c in here if c.unfreeze not in ("none", "norm")]  # of norms alone nothing is predicted
-    better = [c for c in unfrozen if _beats(c, rival) and not _beats(pick, c)]
+    better = [c for c in unfrozen if _beats(c, rival) and (pick is base or _loss(c) < _loss(pick))]
     blind = bool(better) and 0 < judges < FEWEST
     if better and not blind:
-        best = min(better, key=lambda c: c.held.log_loss or 0.0)
+        best = min(better, key=_loss)
         pick = min((c for c in better if not _beats(best, c)), key=lambda c: c.cost.seconds)
     # of norms alone nothing is predicted: they come last, with what all would reach
     ranked = sorted((c for c in candidates if c is not pick), key=lambda c: (c.unfreeze == "norm", -c.held.accuracy, c.cost.seconds))
@@ -101,6 +102,10 @@ def recommend(candidates: Sequence[Candidate], evidences: Sequence[Evidence], ju
         reason = f"Train the head alone. {_blind(judges)}" if pick is base else f"{reason} {_blind(judges)}"
     why = " ".join(filter(None, [reason, _unlike(evidence), *_labels(evidence)]))
     return Recommendation(pick, ranked[0] if ranked else None, (pick, *ranked), why)
+
+
+def _loss(candidate: Candidate) -> float:
+    return candidate.held.log_loss or 0.0
 
 
 def _blind(judges: int) -> str:
