@@ -6,8 +6,7 @@ On the sets, sizes and splits of ``advice_study.py``: accuracy on the test image
 unfrozen. *ridge*, *logistic*: solved, their strength by cross-validation on the training images; *stepped*: the linear head by
 the documented rule, last epoch. *end*: the last layer; *equal*: all depths, one weight for all features; *by loss*: each depth by
 ``exp(-10 L) / length``, ``L`` the log loss of a ridge on it alone; *weighed*: by :func:`frostline.fitting.weigh.weigh_depths`.
-*auto*: of ridge and logistic at the end and weighed the one with the lowest cross-validated log loss, which is the linear probe
-of ``--strategy auto``.
+*auto*: the one that :func:`frostline.fitting.depth.tell_apart` takes, which is the linear probe of ``--strategy auto``.
 """
 
 from __future__ import annotations
@@ -22,9 +21,10 @@ import head_defaults
 import numpy as np
 import torch
 
-from frostline.features.depths import at_depths, joined
+from frostline.features.depths import ALL, END, at_depths, joined
 from frostline.features.pixels import full_batches, pixel_batches
-from frostline.fitting.depth import stepped_held
+from frostline.fitting.candidates import best_of
+from frostline.fitting.depth import stepped_held, tell_apart
 from frostline.fitting.folds import Fold, stratified_folds
 from frostline.fitting.held import ridge_held
 from frostline.fitting.solved import cross_validate_solved, held_out_answers
@@ -62,18 +62,26 @@ def places(
         yield every * factors(sizes, weights).float()
 
 
-def judged(kind: str, x: torch.Tensor, y: torch.Tensor, learn: int, classes: int, units: list[int], place: str) -> tuple[float, float]:
-    """Accuracy on the images behind the first ``learn``, and the log loss by cross-validation on those."""
+def chosen(at: dict[str, torch.Tensor], labels: torch.Tensor, classes: int, units: list[int]) -> str:
+    """The linear probe of ``auto``."""
+    folds = stratified_folds(labels, 5, 0, units)
+    features = {END: at["end"][: len(labels)], ALL: at["weighed"][: len(labels)]}
+    ridge = {name: ridge_held(own, labels, classes, folds) for name, own in features.items()}
+    head = tell_apart(features, ridge, labels, folds, classes, 0, way="solved").chosen
+    return f"{head.kind} {'weighed' if head.at == ALL else 'end'}"
+
+
+def judged(kind: str, x: torch.Tensor, y: torch.Tensor, learn: int, classes: int, units: list[int], place: str) -> float:
+    """Accuracy on the images behind the first ``learn``."""
     fold = Fold(torch.arange(learn), torch.arange(learn, len(x)))
     if kind == "stepped":
         held = stepped_held(x, y, classes, [fold], 0, all_depths=place != "end")
-        return float(held.right[learn:].double().mean()), float("inf")
+        return float(held.right[learn:].double().mean())
     spec = HeadSpec(kind)
     tried = cross_validate_solved(spec, x[:learn], y[:learn], classes, stratified_folds(y[:learn], 5, 0, units))
-    best = min(tried, key=lambda j: j.log_loss)
-    strength = torch.tensor([best.candidate.strength], dtype=torch.float64)
+    strength = torch.tensor([best_of(tried).candidate.strength], dtype=torch.float64)
     answers = held_out_answers(spec, x, y, classes, [fold], strength)[0, learn:]
-    return float((answers.argmax(1) == y[learn:]).double().mean()), best.log_loss
+    return float((answers.argmax(1) == y[learn:]).double().mean())
 
 
 def main() -> None:
@@ -100,8 +108,7 @@ def main() -> None:
                 y, units = torch.from_numpy(pool.y[order]), np.unique(pool.group[learn[inner]], return_inverse=True)[1].tolist()
                 at = dict(zip(PLACES, places(x[order], sizes, count, y[:count], pool.classes, units), strict=True))
                 told = {f"{k} {p}": judged(k, at[p], y, count, pool.classes, units, p) for k in KINDS for p in PLACES}
-                best = min((f"{k} {p}" for k in KINDS[:2] for p in ("end", "weighed")), key=lambda n: told[n][1])
-                rows.append([*(told[h][0] for h in heads), told[best][0]])
+                rows.append([*(told[h] for h in heads), told[chosen(at, y[:count], pool.classes, units)]])
             every.append(np.mean(rows, axis=0))
             print(f"| {name}, {per_class} a class | " + " | ".join(f"{v:.3f}" for v in every[-1]) + " |", flush=True)
     print("| mean | " + " | ".join(f"{v:.4f}" for v in np.mean(every, axis=0)) + " |")

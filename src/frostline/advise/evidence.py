@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -156,7 +156,8 @@ def gather_evidence(
     decode = len(some) / (time.perf_counter() - decoding)
     examined = tuple(_at(name, f, labels, classes, folds) for name, f in zip(depths.names, features, strict=True))
     units = labelled.train.units
-    reaches = _reaches(opened, depths, features, labels, units, folds, classes, seed)
+    everything = weighed(joined(features), depths.sizes, labels, classes, seed, units) if len(depths.names) > 1 else None
+    reaches = _reaches(opened, depths, features, everything, labels, units, folds, classes, seed)
     solved = may_be_solved(len(images), depths.layout.size, classes)
     return Evidence(
         opened.name,
@@ -168,7 +169,7 @@ def gather_evidence(
         len(folds),
         examined,
         reaches,
-        _told(depths, features, examined, labels, units, folds, classes, seed, solved=solved),
+        _told(depths, features, everything, examined, reaches, labels, folds, classes, seed, solved=solved),
         _suspects(examined[-1].logistic, labels),
         learning_curve(features[-1], labels, classes, folds, seed, examined[-1].ridge),
         unlikeness_of(opened, some),
@@ -184,9 +185,10 @@ def gather_evidence(
 def _told(
     depths: Depths,
     features: Sequence[torch.Tensor],
+    everything: torch.Tensor | None,
     examined: Sequence[AtDepth],
+    reaches: Mapping[str, Held],
     labels: torch.Tensor,
-    units: Sequence[int],
     folds: Sequence[Fold],
     classes: int,
     seed: int,
@@ -196,9 +198,8 @@ def _told(
     """How linear heads do at the end and on all depths side by side."""
     named = dict(zip(depths.names, features, strict=True))
     ridge = {d.name: d.ridge for d in examined}
-    if len(depths.names) > 1:
-        named[ALL] = weighed(joined(features), depths.sizes, labels, classes, seed, units)
-        ridge[ALL] = ridge_held(named[ALL], labels, classes, folds)
+    if everything is not None:
+        named[ALL], ridge[ALL] = everything, reaches["all"]  # what unfreezing everything can reach is what all depths know
     return tell_apart(named, ridge, labels, folds, classes, seed, way="solved" if solved else "stepped")
 
 
@@ -259,6 +260,7 @@ def _reaches(
     opened: Backbone,
     depths: Depths,
     features: Sequence[torch.Tensor],
+    everything: torch.Tensor | None,
     labels: torch.Tensor,
     units: Sequence[int],
     folds: Sequence[Fold],
@@ -268,6 +270,7 @@ def _reaches(
     assert depths.names[-1] == END
     found: dict[str, Held] = {}
     for selector, first in reach_of(opened, depths).items():
-        behind = weighed(joined(features[first:]), depths.sizes[first:], labels, classes, seed, units)
-        found[selector] = ridge_held(behind, labels, classes, folds)
+        rest = everything if first == 0 else weighed(joined(features[first:]), depths.sizes[first:], labels, classes, seed, units)
+        assert rest is not None  # there are several depths
+        found[selector] = ridge_held(rest, labels, classes, folds)
     return found

@@ -161,10 +161,11 @@ def _way(head: HeadSpec, *, sweep: bool, late: bool, solved: bool) -> Way:
 
 def _solvable(model: TransferModel, given: Given, images: int, size: int) -> bool:
     """Whether ``auto`` may solve its linear probe: the images are few enough, and nobody asked for what only steps have."""
-    if model.head_spec != HeadSpec("linear") or (given.budget is not None and images > MOST_JUDGED):
+    if given.budget is not None and images > MOST_JUDGED:
         return False  # how long it takes would not have been seen
     asked = (given.epochs, given.batch_size, given.lr, given.weight_decay)
     plain = given.options == replace(Options(), wise=given.options.wise) and given.views.augment == "none"
+    plain = plain and model.head_spec == HeadSpec("linear")
     return given.auto and plain and may_be_solved(images, size, model.num_classes) and all(value is None for value in asked)
 
 
