@@ -38,6 +38,7 @@ from scipy.stats import spearmanr
 
 from frostline import Compute, Finished, FreezePlan, ImageSet, TransferModel, fit, open_backbone
 from frostline.advise.advice import candidates_of
+from frostline.advise.cost import Images
 from frostline.advise.evidence import gather_evidence
 from frostline.advise.recommend import Candidate, recommend
 from frostline.backbone import Backbone
@@ -214,9 +215,10 @@ def trained(case: Case, test: torch.Tensor, cache: Path, head: str, unfreeze: st
 def advised(case: Case, cache: Path) -> tuple[list[Candidate], Candidate, str, float]:
     began = time.perf_counter()
     opened = backbone()
+    opening = time.perf_counter() - began
     images = case.train + case.val
     evidence = gather_evidence(opened, images, case.classes, Compute(cache), CPU, 0, lambda _: None)
-    candidates = list(candidates_of(opened, evidence, (len(case.train), len(case.val))))
+    candidates = list(candidates_of(opened, evidence, Images(len(case.train), len(case.val)), opening))
     found = recommend(candidates, [evidence], len(case.val))
     return candidates, found.pick, found.why, time.perf_counter() - began
 

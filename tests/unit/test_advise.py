@@ -19,10 +19,11 @@ from frostline import FreezePlan, ImageSet, Recipe, TransferModel
 from frostline._rng import stream
 from frostline.advise import advise
 from frostline.advise.advice import advice_json
-from frostline.advise.cost import Cost, Speeds, cost_of, head_speed, measured_step, module_speed
-from frostline.advise.evidence import AtDepth, Evidence, reach_of
+from frostline.advise.cost import Cost, Images, cost_of, head_seconds
+from frostline.advise.evidence import AtDepth, Evidence, Timed, reach_of
 from frostline.advise.probes import LOGISTIC_STRENGTHS, learning_curve, logistic_probe
 from frostline.advise.recommend import Candidate, recommend
+from frostline.advise.speeds import Speeds, Step, head_speed, measured_step, module_speed
 from frostline.advise.transferability import logme, shrunk_h_score
 from frostline.advise.unlikeness import Unlikeness, unlikeness_of
 from frostline.backbone import open_backbone
@@ -34,6 +35,7 @@ from frostline.fitting.budget import Budget
 from frostline.fitting.depth import Told, sampled, stepped_held, tell_apart
 from frostline.fitting.folds import scale_of, stratified_folds
 from frostline.fitting.held import Held, differ, fall, ridge_answers, ridge_held, scaled, surely_lower
+from frostline.fitting.solved import work_of
 from frostline.heads import HeadSpec
 
 
@@ -202,15 +204,17 @@ def test_what_is_unfrozen_costs_more_the_more_it_is():
     module, shares = module_speed(opened.body, images)
     assert list(shares.values()) == sorted(shares.values())
     assert list(shares.values())[-1] == pytest.approx(1.0)
-    speeds = Speeds(500.0, 200.0, module, shares, 1.0, 1e-5)
+    speeds = Speeds(1.0, 500.0, 200.0, module, shares, 1.0, 0.1, 1e10)
     before = {n: p.clone() for n, p in model.named_parameters()}
     steps = {u: measured_step(model, u, images, speeds) for u in ("none", "last:1", "last:4", "all")}
     assert all(torch.equal(p, before[n]) and p.grad is None for n, p in model.named_parameters())
-    assert steps["none"].before == 1.0
-    assert steps["all"].before == 0.0
+    assert steps["none"].before == 1.0 > steps["last:1"].before > steps["last:4"].before > steps["all"].before == 0.0
+    assert steps["last:1"].crossing > steps["all"].crossing == 0
+    assert steps["last:1"].seconds < steps["last:4"].seconds < steps["all"].seconds
+    assert all(0 < s.forward < s.seconds and s.update > 0 for u, s in steps.items() if u != "none")
     assert steps["last:1"].saved < steps["last:4"].saved < steps["all"].saved
     assert steps["last:1"].trained < steps["last:4"].trained < steps["all"].trained
-    costs = [cost_of(s, speeds, (100, 25), 1280, 0 if u == "all" else 5000, 10**9, probe=u != "none") for u, s in steps.items()]
+    costs = [cost_of(s, speeds, Images(100, 25), 1280, 10**9, (0.1, 0.4), probe=u != "none") for u, s in steps.items()]
     assert costs[0].seconds < costs[2].seconds < costs[3].seconds
     assert all(c.interval[0] <= c.seconds <= c.interval[1] for c in costs)
     assert costs[3].peak_memory > costs[1].peak_memory > 10**9
@@ -247,6 +251,42 @@ def test_a_wider_head_takes_longer():
     assert 0 < head_speed(16, 2, cpu) < head_speed(20000, 50, cpu)
 
 
+CPU = torch.device("cpu")
+SPEEDS = Speeds(2.0, 100.0, 50.0, 0.1, {"a": 0.5, "b": 1.0}, 3.0, 0.5, 1e9)
+
+
+def test_a_solved_head_costs_what_its_multiplications_do():
+    few, many = Images(100, 20), Images(1000, 20)
+    ridge, everywhere = HeadSpec("ridge"), HeadSpec("ridge", at=ALL)
+    assert head_seconds(ridge, 64, 2, few, SPEEDS, CPU) == (pytest.approx(work_of(ridge, 100, 64, 2, 5) / 1e9),) * 2
+    assert head_seconds(ridge, 64, 2, few, SPEEDS, CPU) < head_seconds(ridge, 64, 2, many, SPEEDS, CPU)
+    alone, with_weights = (head_seconds(h, 64, 2, few, SPEEDS, CPU)[0] for h in (ridge, everywhere))
+    assert with_weights == pytest.approx(alone + SPEEDS.weighing)
+    least, most = head_seconds(HeadSpec("linear"), 64, 2, few, SPEEDS, CPU)
+    assert 0 < least < most  # training may stop early
+
+
+def test_everything_around_training_is_counted():
+    frozen = Step(0.0, 0.0, 0.0, 0.0, 0, 10, 1.0, 8)
+    tuned = Step(0.02, 0.01, 0.004, 0.7, 0, 10, 0.5, 8)
+    whole = replace(tuned, before=0.0, crossing=0)
+    passes = 120 / 100 + 120 / 50
+    alone = cost_of(frozen, SPEEDS, Images(100, 20), 8, 0, (1.0, 4.0), probe=False)
+    assert alone.seconds == pytest.approx(2 + 3 + passes + 4)
+    assert alone.interval == (pytest.approx(0.75 * (2 + 3 + passes + 1)), pytest.approx(1.25 * alone.seconds))
+    epoch = 100 * 0.02 + 20 * 0.01 + 4 * 0.004
+    after = 120 * 0.01 + 20 * (1 / 100 + 2 * 0.1)
+    probed = cost_of(tuned, SPEEDS, Images(100, 20), 8, 0, (1.0, 4.0), probe=True)
+    second = 3 + 120 / 100 + 0.5 * 120 / 50
+    assert probed.seconds == pytest.approx(2 + 0.7 + 3 + passes + 4 + second + 20 * epoch + after)
+    assert probed.interval[0] == pytest.approx(0.75 * (2 + 0.7 + 3 + passes + 1 + second + 6 * epoch + after))
+    recomputed = cost_of(whole, SPEEDS, Images(100, 20), 8, 0, (1.0, 4.0), probe=False)
+    assert recomputed.seconds == pytest.approx(2 + 0.7 + 20 * (epoch + 120 / 100) + after + 120 / 100)
+    tested = [cost_of(s, SPEEDS, Images(100, 20, 50), 8, 0, (1.0, 4.0), probe=s is tuned).seconds for s in (frozen, tuned)]
+    assert tested[0] == pytest.approx(alone.seconds + 50 / 100 + 50 / 50)
+    assert tested[1] == pytest.approx(probed.seconds + 3 + 50 / 100 + 50 / 50)  # a backbone that has changed has its engine chosen anew
+
+
 def held(accuracy, loss, count=200, seed=0):
     noise = 0.3 * torch.randn(count, generator=stream(seed, "made"))
     return Held(torch.arange(count) < round(accuracy * count), loss + noise)
@@ -274,10 +314,8 @@ def evidence(curve=(), best="b.5", why="", suspects=0):
         NOTHING,
         None,
         why,
-        (1.0, 1.0),
-        0.0,
+        Timed(1.0, 1.0, 0.0, 100.0, 0.1, 1e10),
         None,
-        100.0,
     )
 
 

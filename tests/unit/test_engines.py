@@ -165,6 +165,7 @@ def test_a_choice_is_remembered_and_nothing_is_decoded_or_verified_again(subject
     monkeypatch.setattr(choice, "_pictures", lambda *_: pytest.fail("decoded again"))
     again = choose_engine(subject, many, tmp_path)
     assert (again.identity, again.error) == (chosen.identity, chosen.error)
+    assert again.seconds_to_choose == chosen.seconds_to_choose > 0
     few = ImageSet(many.paths[:3], many.digests[:3])
     assert choose_engine(subject, few, tmp_path).name == "plain"  # whatever was chosen for another job
     x = images_of((16, 3, 32, 32))

@@ -10,19 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from frostline._device import resolve_device
-from frostline.advise.cost import Cost, Speeds, cost_of, head_speed, measured_step, module_speed
+from frostline.advise.cost import Cost, Images, cost_of, head_seconds
 from frostline.advise.evidence import AtDepth, Evidence, gather_evidence
 from frostline.advise.recommend import Candidate, Recommendation, recommend
+from frostline.advise.speeds import Speeds, measured_step, module_speed
 from frostline.backbone import Backbone, open_backbone
-from frostline.backbone.tap import output_shapes
 from frostline.features.depths import ALL, END
 from frostline.fitting.events import Event
 from frostline.fitting.held import Held
 from frostline.fitting.prepare import Compute
-from frostline.freeze.apply import evaluating
 from frostline.freeze.layers import layers_of
 from frostline.freeze.plan import FreezePlan
 from frostline.gather import by_split, read_images
@@ -69,70 +66,63 @@ def advise(
     began = time.perf_counter()
     manifest, digests = read_images(recipe)
     images = by_split(manifest, digests)
-    everything, counts = images["train"] + images["val"], (len(images["train"]), len(images["val"]))
+    everything, counts = images["train"] + images["val"], Images(*(len(images[s]) for s in ("train", "val", "test")))
+    listed = time.perf_counter() - began
     device = resolve_device(recipe.device)
     compute = Compute(cache, False, recipe.device, recipe.precision, recipe.engine, recipe.storage)
     evidences: list[Evidence] = []
     candidates: list[Candidate] = []
     for name in backbones or [recipe.backbone]:
+        opening = time.perf_counter()
         opened = open_backbone(name, recipe.weights, replace=recipe.replace_layer, offline=offline)
         opened.body.to(device)
+        opening = listed + time.perf_counter() - opening
         evidence = gather_evidence(opened, everything, len(manifest.classes), compute, device, recipe.seed, listen)
         evidences.append(evidence)
-        candidates += candidates_of(opened, evidence, counts)
-    return Advice(recommend(candidates, evidences, counts[1]), tuple(evidences), time.perf_counter() - began)
+        candidates += candidates_of(opened, evidence, counts, opening)
+    return Advice(recommend(candidates, evidences, counts.val), tuple(evidences), time.perf_counter() - began)
 
 
-def candidates_of(opened: Backbone, evidence: Evidence, counts: tuple[int, int]) -> Iterator[Candidate]:
+def candidates_of(opened: Backbone, evidence: Evidence, images: Images, opening: float) -> Iterator[Candidate]:
     """The plans that are compared, each with its cost on this machine; the backbone is left frozen.
 
     Args:
         opened: the backbone, on ``device``.
         evidence: of the same.
-        counts: images to train on, and to judge by.
+        images: how many there are.
+        opening: seconds that listing them and opening the backbone took.
     """
-    few = evidence.some
+    few, name = evidence.some, evidence.backbone
     model = TransferModel(opened, "linear", evidence.classes)
-    speeds = _speeds(opened, evidence)
+    speeds = _speeds(opened, evidence, opening)
     resident = _peak()
-    crossing = _crossing_bytes(opened, few)
     frozen = measured_step(model, "none", few, speeds)
 
-    def cost(unfreeze: str, *, probe: bool, depth: str = END) -> Cost:
+    def cost(unfreeze: str, head: HeadSpec) -> Cost:
         step = frozen if unfreeze == "none" else measured_step(model, unfreeze, few, speeds)
-        at_cut = crossing.get(unfreeze, 0)
-        width = sum(d.channels for d in evidence.depths if depth in (ALL, d.name))
-        return cost_of(step, speeds, counts, width, at_cut, resident, probe=probe)
+        width = sum(d.channels for d in evidence.depths if (head.at or END) in (ALL, d.name))
+        seconds = head_seconds(head, width, evidence.classes, images, speeds, few.device)
+        return cost_of(step, speeds, images, width, resident, seconds, probe=unfreeze != "none")
 
-    told = evidence.told
-    yield Candidate(evidence.backbone, "none", "plain", "linear", told.ridge[END], cost("none", probe=False))
+    told, linear = evidence.told, HeadSpec("linear")
+    yield Candidate(name, "none", "plain", "linear", told.ridge[END], cost("none", linear))
     everywhere = [told.best(ALL)] if any(h.at == ALL for h in told.own) else [HeadSpec("linear", at=ALL)] if ALL in told.ridge else []
     for spec in dict.fromkeys((*everywhere, told.advised)):
         if spec.at is not None:
-            held = told.own.get(spec, told.ridge[spec.at])
-            yield Candidate(evidence.backbone, "none", "plain", str(spec), held, cost("none", probe=False, depth=spec.at))
-    start, head = (ALL, str(told.advised)) if told.advised.at == ALL else (END, "linear")
+            yield Candidate(name, "none", "plain", str(spec), told.own.get(spec, told.ridge[spec.at]), cost("none", spec))
+    start = told.advised if told.advised.at == ALL else linear
     for unfreeze, held in evidence.reaches.items():
-        yield Candidate(evidence.backbone, unfreeze, "lp-ft", head, held, cost(unfreeze, probe=True, depth=start))
+        yield Candidate(name, unfreeze, "lp-ft", str(start), held, cost(unfreeze, start))
     if "all" in evidence.reaches and layers_of(model.backbone).norms:
-        yield Candidate(evidence.backbone, "norm", "lp-ft", head, evidence.reaches["all"], cost("norm", probe=True, depth=start))
+        yield Candidate(name, "norm", "lp-ft", str(start), evidence.reaches["all"], cost("norm", start))
     FreezePlan("none").apply(model)
 
 
-def _speeds(opened: Backbone, evidence: Evidence) -> Speeds:
+def _speeds(opened: Backbone, evidence: Evidence, opening: float) -> Speeds:
     module, shares = module_speed(opened.body, evidence.some)
-    engine = evidence.engine.images_per_second
-    head = head_speed(evidence.end.channels, evidence.classes, evidence.some.device)
-    return Speeds(evidence.decode, 1 / module if engine is None else engine, module, shares, evidence.prepare, head)
-
-
-def _crossing_bytes(opened: Backbone, few: torch.Tensor) -> dict[str, int]:
-    """Bytes an image that cross a cut before the last N blocks, by selector: what the block before gives."""
-    blocks = layers_of(opened.body).blocks
-    with evaluating(opened.body):
-        shapes = output_shapes(opened.body, [b.modules[-1] for b in blocks], few[:1])
-    sizes = [4 * int(torch.Size(shapes.get(b.modules[-1], ())).numel()) for b in blocks]
-    return {f"last:{n}": sizes[-n - 1] for n in range(1, len(blocks))}
+    timed, engine = evidence.timed, evidence.engine.images_per_second
+    rate = 1 / module if engine is None else engine
+    return Speeds(opening, timed.decode, rate, module, shares, timed.choosing, timed.weighing, timed.solving)
 
 
 def _peak() -> int:
@@ -203,5 +193,5 @@ def _evidence_json(evidence: Evidence) -> dict[str, Any]:
         "unlikeness": {n: getattr(unlike, n) for n in ("images", "shift", "spread", "confidence", "classifier")},
         "engine": evidence.engine.facts(),
         "depth_unknown": evidence.why,
-        "seconds": {"features": evidence.seconds[0], "probes": evidence.seconds[1]},
+        "seconds": {"features": evidence.timed.features, "probes": evidence.timed.probes},
     }

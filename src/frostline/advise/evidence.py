@@ -26,9 +26,11 @@ from frostline.fitting.events import Event
 from frostline.fitting.folds import Fold, stratified_folds
 from frostline.fitting.held import Held, ridge_held
 from frostline.fitting.prepare import Compute, Labelled, Sources, prefix_of, prepare
+from frostline.fitting.solved import work_of
 from frostline.fitting.sources import FeatureRows
 from frostline.fitting.weigh import weighed
 from frostline.freeze.layers import layers_of
+from frostline.heads import HeadSpec
 from frostline.quality.suspects import find_suspects
 
 SAMPLE = 1000
@@ -63,6 +65,27 @@ class AtDepth:
     h_score: float
 
 
+@dataclass(frozen=True)
+class Timed:
+    """How long some of it took on this machine.
+
+    Attributes:
+        features: seconds of the pass.
+        probes: seconds of the rest.
+        choosing: seconds of choosing and making the engine, when it was chosen.
+        decode: pictures a second.
+        weighing: seconds of weighing the depths; 0 where there is one only.
+        solving: multiplications a second, about, of a cross-validated ridge.
+    """
+
+    features: float
+    probes: float
+    choosing: float
+    decode: float
+    weighing: float
+    solving: float
+
+
 @dataclass(frozen=True, eq=False)
 class Evidence:
     """Everything that was measured on the images for one backbone.
@@ -84,10 +107,8 @@ class Evidence:
         unlikeness: how new the images are to the backbone.
         engine: what ran the backbone.
         why: in words, why nothing is known about depth; empty otherwise.
-        seconds: of the pass, and of the rest.
-        prepare: seconds that choosing and making the engine took; next to nothing where it was remembered.
+        timed: how long it took.
         some: some of the images, normalised ``(n, 3, H, W)``, on the device.
-        decode: pictures a second, decoding those.
     """
 
     backbone: str
@@ -105,10 +126,8 @@ class Evidence:
     unlikeness: Unlikeness
     engine: Engine
     why: str
-    seconds: tuple[float, float]
-    prepare: float
+    timed: Timed
     some: torch.Tensor
-    decode: float
 
     @property
     def end(self) -> AtDepth:
@@ -145,7 +164,7 @@ def gather_evidence(
     labelled = Labelled(sample, None)
     choosing = time.perf_counter()
     prefix = prefix_of(parts, opened, labelled, compute, device)
-    prepared = time.perf_counter() - choosing
+    prepared, chosen = time.perf_counter() - choosing, prefix.engine.seconds_to_choose
     features, labelled = _features(prepare(parts, prefix, labelled, Views(), compute, seed), listen)
     passed = time.perf_counter()
     labels = torch.tensor(labelled.train.labels)
@@ -156,9 +175,12 @@ def gather_evidence(
     decode = len(some) / (time.perf_counter() - decoding)
     examined = tuple(_at(name, f, labels, classes, folds) for name, f in zip(depths.names, features, strict=True))
     units = labelled.train.units
+    weighing = time.perf_counter()
     everything = weighed(joined(features), depths.sizes, labels, classes, seed, units) if len(depths.names) > 1 else None
+    weighing = time.perf_counter() - weighing
     reaches = _reaches(opened, depths, features, everything, labels, units, folds, classes, seed)
     solved = may_be_solved(len(images), depths.layout.size, classes)
+    solving = _solving(features[-1], labels, classes, folds)
     return Evidence(
         opened.name,
         len(labels),
@@ -175,11 +197,16 @@ def gather_evidence(
         unlikeness_of(opened, some),
         prefix.engine,
         depths.why,
-        (passed - began, time.perf_counter() - passed),
-        prepared,
+        Timed(passed - began, time.perf_counter() - passed, chosen or prepared, decode, weighing, solving),
         some,
-        decode,
     )
+
+
+def _solving(features: torch.Tensor, labels: torch.Tensor, classes: int, folds: Sequence[Fold]) -> float:
+    """Multiplications a second, about, of a ridge that is cross-validated."""
+    began = time.perf_counter()
+    ridge_held(features, labels, classes, folds)
+    return work_of(HeadSpec("ridge"), len(labels), features.shape[1], classes, len(folds)) / (time.perf_counter() - began)
 
 
 def _told(
@@ -219,11 +246,11 @@ def _features(
 
 
 def some_images(opened: Backbone, images: ImageSet, device: torch.device) -> torch.Tensor:
-    """Up to :data:`LOOKED_AT` images, spread over all: normalised ``(n, 3, H, W)``."""
+    """Up to :data:`LOOKED_AT` images, spread over all: normalised ``(n, 3, H, W)``, channels last."""
     count = min(LOOKED_AT, len(images))
     paths: list[Path] = [images.paths[i * len(images) // count] for i in range(count)]
     found = [p for batch in pixel_batches(paths, opened.preprocess, full_batches(count)) for p in batch if not isinstance(p, DecodeError)]
-    return opened.preprocess.normalise(torch.stack(found).to(device))
+    return opened.preprocess.normalise(torch.stack(found).to(device)).contiguous(memory_format=torch.channels_last)
 
 
 def _suspects(held: Held, labels: torch.Tensor) -> int:

@@ -65,13 +65,15 @@ def choose_engine(subject: Subject, images: ImageSet, cache: Path | None) -> Eng
     decided = decided_engine(subject, len(images), cache)
     if decided is not None:
         return decided
+    began = time.perf_counter()
     pictures = _pictures(subject, images)
     if pictures is None:
         return plain(subject.body, _fixed(subject), "no image can be decoded to verify another on")
     if subject.asked == "auto" and _work(subject, pictures[:1]) * len(images) < LEAST_WORK:
         return plain(subject.body, _fixed(subject), "the network is so small that another does not pay")
     passed = _first_that_passes(subject, pictures, len(images))
-    passed = replace(passed, engine=replace(passed.engine, pictures_per_second=_decode_rate(subject, images.paths[:VERIFIED_ON])))
+    engine = replace(passed.engine, pictures_per_second=_decode_rate(subject, images.paths[:VERIFIED_ON]))
+    passed = replace(passed, engine=replace(engine, seconds_to_choose=time.perf_counter() - began))
     if cache is None:
         return passed.engine
     remember(_folder(subject, len(images), cache), subject, passed)

@@ -15,7 +15,7 @@ from frostline.freeze.apply import evaluating
 EngineName = Literal["auto", "plain", "eager", "openvino", "compile"]
 ENGINES: tuple[EngineName, ...] = ("auto", "plain", "eager", "openvino", "compile")
 
-ENGINE_FACTS = ("name", "precision", "version", "error", "images_per_second", "pictures_per_second", "why")
+ENGINE_FACTS = ("name", "precision", "version", "error", "images_per_second", "pictures_per_second", "seconds_to_choose", "why")
 """What is told of an engine, and remembered."""
 
 Crossing = tuple[torch.Tensor, ...]
@@ -44,6 +44,7 @@ class Engine:
             measured in this process (nothing had to be run).
         images_per_second: measured on those images, or None.
         pictures_per_second: decoded for it, in two threads, or None.
+        seconds_to_choose: that making, verifying and timing it took when it was chosen, or None where nothing had to be tried.
         why: the reason for the choice, in words.
     """
 
@@ -54,6 +55,7 @@ class Engine:
     error: float | None = None
     images_per_second: float | None = None
     pictures_per_second: float | None = None
+    seconds_to_choose: float | None = None
     why: str = ""
 
     def facts(self) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from frostline.features.fold import folded
 from frostline.features.recording import RECORDED_ON, record, replay
 
 RECORD, _MODEL, _WEIGHTS, _RECORDING = "engine.json", "model.xml", "model.bin", "module.json"
-_FORMAT = 2
+_FORMAT = 3
 
 
 @dataclass(frozen=True, eq=False)

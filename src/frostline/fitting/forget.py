@@ -75,8 +75,9 @@ def _pixels(model: TransferModel, images: ImageSet) -> torch.Tensor:
 
 def _features(model: TransferModel, pixels: torch.Tensor) -> torch.Tensor:
     device = next(model.parameters()).device
+    images = (model.opened.preprocess.normalise(p.to(device)) for p in pixels.split(16))
     with evaluating(model.backbone), torch.no_grad():
-        parts = [model.backbone(model.opened.preprocess.normalise(p.to(device))) for p in pixels.split(16)]
+        parts = [model.backbone(batch.contiguous(memory_format=torch.channels_last)) for batch in images]
     return torch.cat(parts).float()
 
 
