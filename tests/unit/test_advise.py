@@ -19,7 +19,7 @@ from frostline import FreezePlan, ImageSet, Recipe, TransferModel
 from frostline._rng import stream
 from frostline.advise import advise
 from frostline.advise.advice import advice_json
-from frostline.advise.cost import Cost, Images, cost_of, head_seconds
+from frostline.advise.cost import AROUND, Cost, Images, cost_of, head_seconds
 from frostline.advise.evidence import AtDepth, Evidence, Timed, reach_of
 from frostline.advise.probes import LOGISTIC_STRENGTHS, learning_curve, logistic_probe
 from frostline.advise.recommend import Candidate, recommend
@@ -270,18 +270,18 @@ def test_everything_around_training_is_counted():
     frozen = Step(0.0, 0.0, 0.0, 0.0, 0, 10, 1.0, 8)
     tuned = Step(0.02, 0.01, 0.004, 0.7, 0, 10, 0.5, 8)
     whole = replace(tuned, before=0.0, crossing=0)
-    passes = 120 / 100 + 120 / 50
+    around, passes = SPEEDS.opening + AROUND, 120 / 100 + 120 / 50
     alone = cost_of(frozen, SPEEDS, Images(100, 20), 8, 0, (1.0, 4.0), probe=False)
-    assert alone.seconds == pytest.approx(2 + 3 + passes + 4)
-    assert alone.interval == (pytest.approx(0.75 * (2 + 3 + passes + 1)), pytest.approx(1.25 * alone.seconds))
+    assert alone.seconds == pytest.approx(around + 3 + passes + 4)
+    assert alone.interval == (pytest.approx(0.75 * (around + 3 + passes + 1)), pytest.approx(1.25 * alone.seconds))
     epoch = 100 * 0.02 + 20 * 0.01 + 4 * 0.004
     after = 120 * 0.01 + 20 * (1 / 100 + 2 * 0.1)
     probed = cost_of(tuned, SPEEDS, Images(100, 20), 8, 0, (1.0, 4.0), probe=True)
     second = 3 + 120 / 100 + 0.5 * 120 / 50
-    assert probed.seconds == pytest.approx(2 + 0.7 + 3 + passes + 4 + second + 20 * epoch + after)
-    assert probed.interval[0] == pytest.approx(0.75 * (2 + 0.7 + 3 + passes + 1 + second + 6 * epoch + after))
+    assert probed.seconds == pytest.approx(around + 0.7 + 3 + passes + 4 + second + 20 * epoch + after)
+    assert probed.interval[0] == pytest.approx(0.75 * (around + 0.7 + 3 + passes + 1 + second + 6 * epoch + after))
     recomputed = cost_of(whole, SPEEDS, Images(100, 20), 8, 0, (1.0, 4.0), probe=False)
-    assert recomputed.seconds == pytest.approx(2 + 0.7 + 20 * (epoch + 120 / 100) + after + 120 / 100)
+    assert recomputed.seconds == pytest.approx(around + 0.7 + 20 * (epoch + 120 / 100) + after + 120 / 100)
     tested = [cost_of(s, SPEEDS, Images(100, 20, 50), 8, 0, (1.0, 4.0), probe=s is tuned).seconds for s in (frozen, tuned)]
     assert tested[0] == pytest.approx(alone.seconds + 50 / 100 + 50 / 50)
     assert tested[1] == pytest.approx(probed.seconds + 3 + 50 / 100 + 50 / 50)  # a backbone that has changed has its engine chosen anew

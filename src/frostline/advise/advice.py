@@ -93,7 +93,9 @@ def candidates_of(opened: Backbone, evidence: Evidence, images: Images, opening:
         opening: seconds that listing them and opening the backbone took.
     """
     few, name = evidence.some, evidence.backbone
-    model = TransferModel(opened, "linear", evidence.classes)
+    told, linear = evidence.told, HeadSpec("linear")
+    start = told.advised if told.advised.at == ALL else linear
+    model = TransferModel(opened, str(start), evidence.classes)
     speeds = _speeds(opened, evidence, opening)
     resident = _peak()
     frozen = measured_step(model, "none", few, speeds)
@@ -104,13 +106,11 @@ def candidates_of(opened: Backbone, evidence: Evidence, images: Images, opening:
         seconds = head_seconds(head, width, evidence.classes, images, speeds, few.device)
         return cost_of(step, speeds, images, width, resident, seconds, probe=unfreeze != "none")
 
-    told, linear = evidence.told, HeadSpec("linear")
     yield Candidate(name, "none", "plain", "linear", told.ridge[END], cost("none", linear))
     everywhere = [told.best(ALL)] if any(h.at == ALL for h in told.own) else [HeadSpec("linear", at=ALL)] if ALL in told.ridge else []
     for spec in dict.fromkeys((*everywhere, told.advised)):
         if spec.at is not None:
             yield Candidate(name, "none", "plain", str(spec), told.own.get(spec, told.ridge[spec.at]), cost("none", spec))
-    start = told.advised if told.advised.at == ALL else linear
     for unfreeze, held in evidence.reaches.items():
         yield Candidate(name, unfreeze, "lp-ft", str(start), held, cost(unfreeze, start))
     if "all" in evidence.reaches and layers_of(model.backbone).norms:

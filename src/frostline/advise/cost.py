@@ -19,6 +19,8 @@ from frostline.heads import HeadSpec
 
 UNSURE = 0.25
 """Share by which a plan may be quicker or slower than what a few timed batches say (docs/LOG.md, 2026-11-27)."""
+AROUND = 0.3
+"""Seconds of proofs, records and files that every run has, whatever is trained (docs/LOG.md, 2026-11-27)."""
 
 
 @dataclass(frozen=True)
@@ -91,12 +93,12 @@ def cost_of(step: Step, speeds: Speeds, images: Images, width: int, resident: in
     frozen = speeds.passing(pictures)
     if step.before >= 1.0:
         tested = images.test * (1 / speeds.decode + 1 / speeds.engine)
-        most = speeds.opening + frozen + head[1] + tested
+        most = speeds.opening + AROUND + frozen + head[1] + tested
         return Cost(most, _unsure(most - head[1] + head[0], most), resident + cache, cache)
     hyper = default_hyper(images=images.train, head="linear", backbone_trained=True)
     steps = -(-images.train // hyper.batch_size)
     epoch = images.train * step.seconds + images.val * step.forward + steps * step.update
-    once = speeds.opening + step.splitting + _afterwards(step, speeds, images)
+    once = speeds.opening + AROUND + step.splitting + _afterwards(step, speeds, images)
     if step.crossing:
         once += speeds.passing(pictures, step.before)
     else:

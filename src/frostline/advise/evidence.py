@@ -197,7 +197,7 @@ def gather_evidence(
         unlikeness_of(opened, some),
         prefix.engine,
         depths.why,
-        Timed(passed - began, time.perf_counter() - passed, chosen or prepared, decode, weighing, solving),
+        Timed(passed - began, time.perf_counter() - passed, max(prepared, chosen or 0.0), decode, weighing, solving),
         some,
     )
 
