@@ -26,14 +26,14 @@ def frostline(*arguments: str) -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
-def taken(data: str, plan: dict[str, Any], known: Path, scratch: Path) -> float:
+def taken(asked: list[str], plan: dict[str, Any], known: Path, scratch: Path) -> float:
     """Seconds of training a plan, the start-up left out."""
     cache, out = scratch / "copy", scratch / "run"
     for folder in (cache, out):
         shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(known, cache)
-    flags = [f"--{name}={plan[name]}" for name in ("backbone", "unfreeze", "strategy", "head")]
-    seconds = frostline("train", data, *flags, "--cache-dir", str(cache), "--out", str(out))["seconds"]
+    flags = [f"--{name}={plan[name]}" for name in ("unfreeze", "strategy", "head")]
+    seconds = frostline("train", *asked, *flags, "--cache-dir", str(cache), "--out", str(out))["seconds"]
     return seconds["total"] - seconds["startup"]
 
 
@@ -41,11 +41,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data")
     parser.add_argument("--longest", type=float, default=120.0, help="seconds of a plan, as predicted, that is still trained")
+    parser.add_argument("--backbone")
+    parser.add_argument("--weights")
     given = parser.parse_args()
-    print(f"{os.uname().machine}, {os.cpu_count()} processors, {given.data}")
+    asked = [given.data, *(f"--{n}={v}" for n in ("backbone", "weights") if (v := getattr(given, n)))]
+    print(f"{os.uname().machine}, {os.cpu_count()} processors, {' '.join(asked)}")
     with tempfile.TemporaryDirectory(prefix="frostline-predicted-") as scratch:
         known = Path(scratch, "advice")
-        plans = frostline("advise", given.data, "--cache-dir", str(known))["candidates"]
+        plans = frostline("advise", *asked, "--cache-dir", str(known))["candidates"]
         inside, count = 0, 0
         for plan in sorted(plans, key=lambda p: p["seconds"]):
             low, high = plan["seconds_interval"]
@@ -53,7 +56,7 @@ def main() -> None:
             if plan["seconds"] > given.longest:
                 print(f"{what}  (not trained)")
                 continue
-            seconds = taken(given.data, plan, known, Path(scratch))
+            seconds = taken(asked, plan, known, Path(scratch))
             inside, count = inside + (low <= seconds <= high), count + 1
             print(f"{what}  took {seconds:6.1f} s{'' if low <= seconds <= high else '  outside'}", flush=True)
     print(f"{inside} of {count} inside")
