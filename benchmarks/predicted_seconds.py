@@ -2,8 +2,8 @@
 
     python benchmarks/predicted_seconds.py ../shared/data/hymenoptera --longest 150
 
-Every plan is trained in a process of its own, from a copy of the cache as advice left it. Times are whole processes less the
-start-up, which the predictions leave out. Run nothing beside it.
+Every plan is trained in a process of its own, from a copy of the cache as advice left it. Times are `seconds.total` less
+`seconds.startup` of its summary, for the predictions leave out the start-up. Run nothing beside it.
 """
 
 from __future__ import annotations

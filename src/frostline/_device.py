@@ -32,6 +32,14 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def wait_for(device: torch.device) -> None:
+    """Return once a device has done what it was given; a processor has when it says so."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
 def sent(pictures: torch.Tensor, device: torch.device) -> torch.Tensor:
     """Pictures on a device; to a GPU from pinned memory, so that the copy needs no second one and nobody waits for it."""
     if device.type == "cuda" and pictures.device.type == "cpu":

@@ -17,7 +17,7 @@ from torch import nn
 from conftest import make_images
 from frostline import FreezePlan, ImageSet, Recipe, TransferModel
 from frostline._rng import stream
-from frostline.advise import advise
+from frostline.advise import advice, advise
 from frostline.advise.advice import advice_json
 from frostline.advise.cost import AROUND, Cost, Images, cost_of, head_seconds
 from frostline.advise.evidence import AtDepth, Evidence, Timed, reach_of
@@ -205,13 +205,17 @@ def test_what_is_unfrozen_costs_more_the_more_it_is():
     assert list(shares.values()) == sorted(shares.values())
     assert list(shares.values())[-1] == pytest.approx(1.0)
     speeds = Speeds(1.0, 500.0, 200.0, module, shares, 1.0, 0.1, 1e10)
-    before = {n: p.clone() for n, p in model.named_parameters()}
+    before = {n: t.clone() for n, t in model.state_dict().items()}
     steps = {u: measured_step(model, u, images, speeds) for u in ("none", "last:1", "last:4", "all")}
-    assert all(torch.equal(p, before[n]) and p.grad is None for n, p in model.named_parameters())
+    assert all(torch.equal(t, before[n]) for n, t in model.state_dict().items())  # statistics of batch norm, too
+    assert all(p.grad is None for p in model.parameters())
+    assert not model.training
+    assert [s.frozen for s in steps.values()] == [True, False, False, False]
     assert steps["none"].before == 1.0 > steps["last:1"].before > steps["last:4"].before > steps["all"].before == 0.0
     assert steps["last:1"].crossing > steps["all"].crossing == 0
-    assert steps["last:1"].seconds < steps["last:4"].seconds < steps["all"].seconds
-    assert all(0 < s.forward < s.seconds and s.update > 0 for u, s in steps.items() if u != "none")
+    assert all(s.seconds > 0 and s.forward > 0 and s.update > 0 for s in steps.values())
+    everywhere = TransferModel(opened, "ridge@all")
+    assert measured_step(everywhere, "last:1", images, speeds).crossing > steps["last:1"].crossing  # what all depths give crosses as well
     assert steps["last:1"].saved < steps["last:4"].saved < steps["all"].saved
     assert steps["last:1"].trained < steps["last:4"].trained < steps["all"].trained
     costs = [cost_of(s, speeds, Images(100, 25), 1280, 10**9, (0.1, 0.4), probe=u != "none") for u, s in steps.items()]
@@ -267,8 +271,8 @@ def test_a_solved_head_costs_what_its_multiplications_do():
 
 
 def test_everything_around_training_is_counted():
-    frozen = Step(0.0, 0.0, 0.0, 0.0, 0, 10, 1.0, 8)
-    tuned = Step(0.02, 0.01, 0.004, 0.7, 0, 10, 0.5, 8)
+    frozen = Step(0.0, 0.0, 0.0, 0.0, 0, 10, True, 1.0, 8)
+    tuned = Step(0.02, 0.01, 0.004, 0.7, 0, 10, False, 0.5, 8)
     whole = replace(tuned, before=0.0, crossing=0)
     around, passes = SPEEDS.opening + AROUND, 120 / 100 + 120 / 50
     alone = cost_of(frozen, SPEEDS, Images(100, 20), 8, 0, (1.0, 4.0), probe=False)
@@ -284,7 +288,48 @@ def test_everything_around_training_is_counted():
     assert recomputed.seconds == pytest.approx(around + 0.7 + 20 * (epoch + 120 / 100) + after + 120 / 100)
     tested = [cost_of(s, SPEEDS, Images(100, 20, 50), 8, 0, (1.0, 4.0), probe=s is tuned).seconds for s in (frozen, tuned)]
     assert tested[0] == pytest.approx(alone.seconds + 50 / 100 + 50 / 50)
-    assert tested[1] == pytest.approx(probed.seconds + 3 + 50 / 100 + 50 / 50)  # a backbone that has changed has its engine chosen anew
+    assert tested[1] == pytest.approx(probed.seconds + 50 / 100 + 50 * 0.1)  # of one run alone, no engine would pay
+    few = cost_of(
+        tuned, SPEEDS, Images(113, 7), 8, 0, (1.0, 4.0), probe=True
+    )  # too few to measure forgetting on: all images are drawn from
+    enough = cost_of(tuned, SPEEDS, Images(112, 8), 8, 0, (1.0, 4.0), probe=True)
+    assert few.seconds - enough.seconds == pytest.approx((64 - 8) * (1 / 100 + 2 * 0.1) + 20 * (0.02 - 0.01))
+
+
+class Listed(nn.Module):
+    """Its only block is a list of parameters, which is never run."""
+
+    def __init__(self):
+        super().__init__()
+        self.kernels = nn.ParameterList([nn.Parameter(torch.randn(4, 3, 3, 3))])
+
+    def forward(self, x):
+        return nn.functional.conv2d(x, self.kernels[0]).mean((2, 3))
+
+
+def test_blocks_that_are_never_run_take_no_time_and_divide_by_none():
+    seconds, shares = module_speed(Listed(), torch.randn(4, 3, 16, 16))
+    assert seconds > 0
+    assert list(shares.values()) == [1.0]
+
+
+def test_every_backbone_pays_for_its_library(tmp_path, monkeypatch):
+    data = make_images(tmp_path / "images", {"a": 6, "b": 6})
+    seen, counted = [], advice.candidates_of
+
+    def library(name):
+        time.sleep(0.0 if seen else 1.0)  # the second time it is there
+        return name
+
+    def candidates(opened, evidence, images, opening):
+        seen.append(opening)
+        return counted(opened, evidence, images, opening)
+
+    monkeypatch.setattr(advice, "import_library", library)
+    monkeypatch.setattr(advice, "candidates_of", candidates)
+    advise(Recipe(data=str(data)), ["tf_efficientnet_lite0", "tf_efficientnet_lite0"], cache=None)
+    assert len(seen) == 2
+    assert min(seen) > 1.0
 
 
 def held(accuracy, loss, count=200, seed=0):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import resource
 import sys
 import time
@@ -16,6 +18,7 @@ from frostline.advise.evidence import AtDepth, Evidence, gather_evidence
 from frostline.advise.recommend import Candidate, Recommendation, recommend
 from frostline.advise.speeds import Speeds, measured_step, module_speed
 from frostline.backbone import Backbone, open_backbone
+from frostline.backbone.open import import_library
 from frostline.features.depths import ALL, END
 from frostline.fitting.events import Event
 from frostline.fitting.held import Held
@@ -72,11 +75,15 @@ def advise(
     compute = Compute(cache, False, recipe.device, recipe.precision, recipe.engine, recipe.storage)
     evidences: list[Evidence] = []
     candidates: list[Candidate] = []
+    imported: dict[str, float] = {}  # by library: a run of one backbone pays for its own, whoever pays here
     for name in backbones or [recipe.backbone]:
+        opening = time.perf_counter()
+        library = import_library(name)
+        imported.setdefault(library, time.perf_counter() - opening)
         opening = time.perf_counter()
         opened = open_backbone(name, recipe.weights, replace=recipe.replace_layer, offline=offline)
         opened.body.to(device)
-        opening = listed + time.perf_counter() - opening
+        opening = listed + imported[library] + time.perf_counter() - opening
         evidence = gather_evidence(opened, everything, len(manifest.classes), compute, device, recipe.seed, listen)
         evidences.append(evidence)
         candidates += candidates_of(opened, evidence, counts, opening)
@@ -97,13 +104,17 @@ def candidates_of(opened: Backbone, evidence: Evidence, images: Images, opening:
     start = told.advised if told.advised.at == ALL else linear
     model = TransferModel(opened, str(start), evidence.classes)
     speeds = _speeds(opened, evidence, opening)
-    resident = _peak()
+    resident = _resident()
     frozen = measured_step(model, "none", few, speeds)
+
+    @functools.cache
+    def head_of(spec: HeadSpec) -> tuple[int, tuple[float, float]]:
+        width = sum(d.channels for d in evidence.depths if (spec.at or END) in (ALL, d.name))
+        return width, head_seconds(spec, width, evidence.classes, images, speeds, few.device)
 
     def cost(unfreeze: str, head: HeadSpec) -> Cost:
         step = frozen if unfreeze == "none" else measured_step(model, unfreeze, few, speeds)
-        width = sum(d.channels for d in evidence.depths if (head.at or END) in (ALL, d.name))
-        seconds = head_seconds(head, width, evidence.classes, images, speeds, few.device)
+        width, seconds = head_of(head)
         return cost_of(step, speeds, images, width, resident, seconds, probe=unfreeze != "none")
 
     yield Candidate(name, "none", "plain", "linear", told.ridge[END], cost("none", linear))
@@ -125,8 +136,10 @@ def _speeds(opened: Backbone, evidence: Evidence, opening: float) -> Speeds:
     return Speeds(opening, timed.decode, rate, module, shares, timed.choosing, timed.weighing, timed.solving)
 
 
-def _peak() -> int:
-    """Bytes of memory this process has taken at most so far."""
+def _resident() -> int:
+    """Bytes of memory that this process takes now; where the system does not say, the most it has taken."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        return resource.getpagesize() * int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else 1024 * most
 

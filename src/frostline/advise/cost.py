@@ -12,7 +12,7 @@ import torch
 
 from frostline.advise.speeds import Speeds, Step, head_speed
 from frostline.features.depths import ALL
-from frostline.fitting.forget import HELD_OUT
+from frostline.fitting.forget import FEWEST, HELD_OUT
 from frostline.fitting.hyper import Hyper, default_hyper
 from frostline.fitting.solved import FOLDS, work_of
 from frostline.heads import HeadSpec
@@ -20,7 +20,7 @@ from frostline.heads import HeadSpec
 UNSURE = 0.25
 """Share by which a plan may be quicker or slower than what a few timed batches say (docs/LOG.md, 2026-11-27)."""
 AROUND = 0.3
-"""Seconds of proofs, records and files that every run has, whatever is trained (docs/LOG.md, 2026-11-27)."""
+"""Seconds of proofs, records and files that every run has, whatever is trained: 0.25 to 0.35 on two cores (docs/LOG.md, 2026-11-27)."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def cost_of(step: Step, speeds: Speeds, images: Images, width: int, resident: in
     pictures = images.train + images.val
     cache = pictures * 4 * width
     frozen = speeds.passing(pictures)
-    if step.before >= 1.0:
+    if step.frozen:
         tested = images.test * (1 / speeds.decode + 1 / speeds.engine)
         most = speeds.opening + AROUND + frozen + head[1] + tested
         return Cost(most, _unsure(most - head[1] + head[0], most), resident + cache, cache)
@@ -112,10 +112,11 @@ def cost_of(step: Step, speeds: Speeds, images: Images, width: int, resident: in
 
 def _afterwards(step: Step, speeds: Speeds, images: Images) -> float:
     """Seconds of what follows training: all images judged, what was forgotten measured, the test run through the new backbone."""
-    pictures, compared = images.train + images.val, min(HELD_OUT, images.val or images.train)
+    pictures = images.train + images.val
+    compared = min(HELD_OUT, images.val if images.val >= FEWEST else pictures)
     looked = pictures * (step.forward + (0.0 if step.crossing else 1 / speeds.decode))
     forgotten = compared * (1 / speeds.decode + 2 * speeds.module)
-    return looked + forgotten + (speeds.passing(images.test) if images.test else 0.0)
+    return looked + forgotten + images.test * (1 / speeds.decode + speeds.module)  # an engine for one run alone would not pay
 
 
 def _unsure(low: float, high: float) -> tuple[float, float]:

@@ -26,7 +26,7 @@ from frostline.fitting.events import Event
 from frostline.fitting.folds import Fold, stratified_folds
 from frostline.fitting.held import Held, ridge_held
 from frostline.fitting.prepare import Compute, Labelled, Sources, prefix_of, prepare
-from frostline.fitting.solved import work_of
+from frostline.fitting.solved import cross_validate_solved, work_of
 from frostline.fitting.sources import FeatureRows
 from frostline.fitting.weigh import weighed
 from frostline.freeze.layers import layers_of
@@ -203,10 +203,10 @@ def gather_evidence(
 
 
 def _solving(features: torch.Tensor, labels: torch.Tensor, classes: int, folds: Sequence[Fold]) -> float:
-    """Multiplications a second, about, of a ridge that is cross-validated."""
-    began = time.perf_counter()
-    ridge_held(features, labels, classes, folds)
-    return work_of(HeadSpec("ridge"), len(labels), features.shape[1], classes, len(folds)) / (time.perf_counter() - began)
+    """Multiplications a second, about, of a ridge whose strength is cross-validated; a logistic regression has up to a third fewer."""
+    began, spec = time.perf_counter(), HeadSpec("ridge")
+    cross_validate_solved(spec, features, labels, classes, folds)
+    return work_of(spec, len(labels), features.shape[1], classes, len(folds)) / (time.perf_counter() - began)
 
 
 def _told(

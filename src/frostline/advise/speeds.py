@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
+from frostline._device import wait_for
 from frostline.backbone.tap import recording
 from frostline.features.engine import Crossing, as_tuple
 from frostline.fitting.adamw import AdamW
@@ -24,7 +26,7 @@ STEPS = 20
 TIMED = 16
 """Images of a measured forward pass."""
 TRAINED = 32
-"""Images of a measured step: as many as the rule trains a backbone with at once; fewer stay in the processor's memory and are quicker."""
+"""Images of a measured step: as many as the rule trains a backbone with at once; fewer stay in the processor's cache and are quicker."""
 
 
 @dataclass(frozen=True)
@@ -58,17 +60,18 @@ class Speeds:
 
 @dataclass(frozen=True)
 class Step:
-    """One image's share of a training step under a plan.
+    """What training under a plan takes.
 
     Attributes:
-        seconds: forward and backward through what is run in every epoch.
-        forward: forward through the same.
+        seconds: an image: forward and backward through what is run in every epoch.
+        forward: an image: forward through the same.
         update: seconds of the optimizer, a step.
-        splitting: seconds of finding the cut, and proving it.
-        saved: bytes kept for the backward pass.
+        splitting: seconds of finding the cut and proving it, once.
+        saved: bytes an image that are kept for the backward pass.
         trained: parameters that are trained.
+        frozen: whether the whole backbone is.
         before: share of the backbone that is run once and cached; 0 where nothing is.
-        crossing: bytes that cross the cut.
+        crossing: bytes an image that cross the cut.
     """
 
     seconds: float
@@ -77,6 +80,7 @@ class Step:
     splitting: float
     saved: int
     trained: int
+    frozen: bool
     before: float
     crossing: int
 
@@ -87,16 +91,18 @@ def module_speed(body: nn.Module, images: torch.Tensor) -> tuple[float, dict[str
     few = images[:TIMED].contiguous(memory_format=torch.channels_last)
     with evaluating(body), torch.no_grad():
         body(few)
+        wait_for(few.device)
         began = time.perf_counter()
         body(few)
+        wait_for(few.device)
         total = time.perf_counter() - began
         with recording(body) as calls:
             body(few)
     seconds = {b.name: sum(c.seconds for c in calls if c.name in b.modules) for b in blocks}
     whole, passed, shares = sum(seconds.values()), 0.0, dict[str, float]()
-    for name, spent in seconds.items():
+    for number, (name, spent) in enumerate(seconds.items(), 1):
         passed += spent
-        shares[name] = passed / whole
+        shares[name] = passed / whole if whole else number / len(seconds)  # a list of parameters is a block that is never run
     return total / len(few), shares
 
 
@@ -118,7 +124,7 @@ def head_speed(width: int, classes: int, device: torch.device, batch: int = 32) 
 
 
 def measured_step(model: TransferModel, unfreeze: str, images: torch.Tensor, speeds: Speeds) -> Step:
-    """Run a few images as training would, and take the step on copies; the model is left as it was, frozen by the plan."""
+    """Run a few images as training would, and take the step on copies; all values are as they were afterwards, frozen by the plan."""
     resolved = FreezePlan(unfreeze).apply(model)
     began = time.perf_counter()
     parts = split_resolved(model, resolved, model.example(2))
@@ -126,17 +132,34 @@ def measured_step(model: TransferModel, unfreeze: str, images: torch.Tensor, spe
     few = images[:TRAINED].contiguous(memory_format=torch.channels_last)
     with evaluating(parts.prefix), torch.no_grad():
         given = as_tuple(parts.prefix(few) if parts.cut.cached else few)
-    before = _before(model, resolved.trainable, speeds) if parts.cut.cached else 0.0
+    cached, frozen = parts.cut.cached, parts.cut.way == "backbone"
+    before = 1.0 if frozen else _before(model, resolved.trainable, speeds) if cached else 0.0
     targets = torch.arange(len(few), device=few.device) % model.num_classes
-    seconds, saved = _forward_and_backward(model, parts.suffix, given, targets)
-    if seconds < 1.0:  # the first pass pays for memory that the others find
-        seconds = min(seconds, _forward_and_backward(model, parts.suffix, given, targets)[0])
-    update = _update(model)
-    model.zero_grad(set_to_none=True)
-    forward = _forward(parts.suffix, given)
+    with _kept(model):
+        seconds, saved = _forward_and_backward(model, parts.suffix, given, targets)
+        if seconds < 1.0:  # the first pass pays for memory that the others find
+            seconds = min(seconds, _forward_and_backward(model, parts.suffix, given, targets)[0])
+        update = _update(model)
+    forward = min(_forward(parts.suffix, given) for _ in range(2))
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    crossing = parts.layout.bytes if parts.cut.cached else 0
-    return Step(seconds / len(few), forward / len(few), update, splitting, saved // len(few), trained, before, crossing)
+    each = len(few)
+    crossing = parts.layout.bytes if cached else 0
+    return Step(seconds / each, forward / each, update, splitting, saved // each, trained, frozen, before, crossing)
+
+
+@contextlib.contextmanager
+def _kept(model: nn.Module) -> Iterator[None]:
+    """Run a block in training mode; buffers, such as those of batch norm, are as they were afterwards, and there are no gradients."""
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    set_mode(model, training=True)
+    try:
+        yield
+    finally:
+        set_mode(model, training=False)
+        model.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            for name, buffer in model.named_buffers():
+                buffer.copy_(before[name])
 
 
 def _before(model: TransferModel, trainable: tuple[str, ...], speeds: Speeds) -> float:
@@ -159,21 +182,21 @@ def _forward_and_backward(model: TransferModel, run: nn.Module, given: Crossing,
             met[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    set_mode(model, training=True)
+    wait_for(targets.device)
     began = time.perf_counter()
     with torch.autograd.graph.saved_tensors_hooks(pack, _same):
         loss = nn.functional.cross_entropy(run(_entering(given)), targets)
     loss.backward()
-    float(loss.detach())  # a GPU is done then
-    seconds = time.perf_counter() - began
-    set_mode(model, training=False)
-    return seconds, sum(met.values())
+    wait_for(targets.device)
+    return time.perf_counter() - began, sum(met.values())
 
 
 def _forward(run: nn.Module, given: Crossing) -> float:
     with evaluating(run), torch.no_grad():
+        wait_for(given[0].device)
         began = time.perf_counter()
-        float(run(_entering(given)).sum())
+        run(_entering(given))
+        wait_for(given[0].device)
     return time.perf_counter() - began
 
 
@@ -191,8 +214,10 @@ def _update(model: nn.Module) -> float:
         copied.grad = parameter.grad
     optimizer = AdamW([{"params": copies, "lr": 1e-3, "weight_decay": 0.01}])
     optimizer.step()  # the first one makes its moments
+    wait_for(copies[0].device)
     began = time.perf_counter()
     optimizer.step()
+    wait_for(copies[0].device)
     return time.perf_counter() - began
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 from pathlib import Path
 
 from torch import nn
@@ -33,6 +35,17 @@ def open_backbone(
     opened = _opened(source, str(weights), replace=replace, offline=offline)
     _collector.take_up()  # everything heavy has been imported
     return opened
+
+
+_LIBRARIES = {"timm": "timm", "torchvision": "torchvision.models", "hf": "transformers"}
+
+
+def import_library(source: str) -> str:
+    """Import the library that a backbone comes from, if it is there, and nothing else; gives its name."""
+    library = _LIBRARIES.get(BackboneSpec.parse(source).family, "")
+    with contextlib.suppress(ImportError):  # who opens the backbone says so
+        importlib.import_module(library or "torch")
+    return library
 
 
 def _opened(source: str | nn.Module, weights: str, *, replace: str | None, offline: bool) -> Backbone:

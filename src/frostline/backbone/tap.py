@@ -12,6 +12,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from frostline._device import wait_for
 from frostline.errors import BackboneError
 
 
@@ -203,8 +204,8 @@ class _Recorder:
 
 
 def _wait_for(tensor: torch.Tensor | None) -> None:
-    if tensor is not None and tensor.is_cuda:
-        torch.cuda.synchronize(tensor.device)
+    if tensor is not None:
+        wait_for(tensor.device)
 
 
 def _sums(tensor: torch.Tensor | None) -> tuple[float, ...]:
