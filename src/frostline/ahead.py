@@ -41,33 +41,53 @@ class Ahead:
     Attributes:
         process: the other process.
         memory: file of the pictures, one behind the other in the order of the index.
-        index: the process's end of a pipe gives the digest of each finished picture, a line each.
+        index: the end of a pipe, never waited for, that gives the digest of each finished picture, a line each.
         crop: what is done to each picture.
-        places: where each picture is; None as long as the process may go on.
-        ending: held while it is ended, for many threads ask at once.
+        places: where each picture is, of those that have been heard of.
+        heard: the beginning of a line.
+        ended: whether the process is.
+        asking: held while the pipe is read, for many threads ask at once.
     """
 
     process: subprocess.Popen[bytes]
     memory: int
     index: int
     crop: Crop
-    places: dict[str, int] | None = None
-    ending: threading.Lock = field(default_factory=threading.Lock)
+    places: dict[str, int] = field(default_factory=dict[str, int])
+    heard: bytes = b""
+    ended: bool = False
+    asking: threading.Lock = field(default_factory=threading.Lock)
 
     def settled(self) -> dict[str, int]:
         """End the process, and say which pictures are there."""
-        with self.ending:
-            if self.places is None:
+        with self.asking:
+            if not self.ended:
+                self.ended = True
                 self.process.kill()
                 self.process.wait()
-                with os.fdopen(self.index, "rb") as index:
-                    lines = index.read().split(b"\n")[:-1]
-                self.places = {line.decode(): place for place, line in enumerate(lines)}
+                self._listen()
+                os.close(self.index)
             return self.places
+
+    def _listen(self) -> None:
+        """Read what the process has told so far."""
+        with contextlib.suppress(BlockingIOError):
+            while told := os.read(self.index, 1 << 16):
+                *lines, self.heard = (self.heard + told).split(b"\n")
+                self.places.update((line.decode(), place) for place, line in enumerate(lines, len(self.places)))
+
+    def _place(self, digest: str) -> int | None:
+        """Where a picture is. Who asks for one that is not there yet decodes from now on, and needs the processors himself."""
+        with self.asking:
+            if digest not in self.places and not self.ended:
+                self._listen()
+            if digest in self.places:
+                return self.places[digest]
+        return self.settled().get(digest)
 
     def pixels(self, digest: str, crop: Crop) -> np.ndarray[Any, np.dtype[np.uint8]] | None:
         """``(H, W, 3)`` uint8 of the picture with this content, if it is there."""
-        place = self.settled().get(digest) if crop == self.crop else None
+        place = self._place(digest) if crop == self.crop else None
         if place is None:
             return None
         size = _picture_bytes(crop)
@@ -122,6 +142,7 @@ def _start(job: dict[str, Any], crop: Crop) -> Ahead | None:
     try:
         memory = os.memfd_create("frostline")
         index, told = os.pipe()
+        os.set_blocking(index, False)
     except OSError:
         return None
     try:

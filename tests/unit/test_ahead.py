@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import select
 import subprocess
 import sys
 import time
@@ -97,6 +98,28 @@ def test_no_more_memory_than_there_may_be(pictures, tmp_path):
         ahead.decode_ahead({**job, "memory": memory.fileno(), "index": index.fileno()})
     assert len((tmp_path / "index").read_bytes().split()) == ahead.MOST_BYTES // (3 * 4000 * 4000) == 2
     assert (tmp_path / "memory").stat().st_size <= ahead.MOST_BYTES
+
+
+def test_what_is_there_is_taken_while_the_process_goes_on_and_what_is_not_ends_it(tmp_path):
+    for number in range(60):
+        picture = Image.fromarray(np.random.default_rng(number).integers(0, 255, (700, 900, 3), dtype=np.uint8))
+        (tmp_path / "data" / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
+        picture.save(tmp_path / "data" / "ab"[number % 2] / f"{number:02}.jpg")
+    paths = sorted((tmp_path / "data").rglob("*.jpg"))
+    digests = digest_files(paths)
+    with decoding_ahead(tmp_path / "data", None, None, None, None):
+        at_work = ahead._ahead
+        assert at_work is not None
+        select.select([at_work.index], [], [], 30)  # the first one is there
+        assert np.array_equal(pixels_ahead(digests[0], CROP), CROP.of(load_image(paths[0])))
+        assert not at_work.ended
+        assert at_work.process.poll() is None
+        taken = pixels_ahead(digests[-1], CROP)
+        assert at_work.ended
+        assert taken is None or np.array_equal(taken, CROP.of(load_image(paths[-1])))
+        there = [d for d in digests if d in at_work.places]
+        assert there == digests[: len(there)]
+        assert all(pixels_ahead(d, CROP) is not None for d in there)
 
 
 def test_a_process_that_died_leaves_all_to_be_decoded_here(pictures):

@@ -554,3 +554,34 @@ def test_adamw_is_torchs_to_the_last_bit():
     for a, b in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
         assert ours.state.get(a, {}).keys() == theirs.state.get(b, {}).keys()
         assert all(torch.equal(t, theirs.state[b][k]) for k, t in ours.state.get(a, {}).items())
+
+
+def test_torch_gets_images_ready_in_one_thread_for_an_engine_that_has_threads_of_its_own(subject):
+    threads, inside = torch.get_num_threads(), {}
+    torch.set_num_threads(2)
+    try:
+        for name in ("openvino", "plain"):
+            prefix = Prefix(replace(plain(subject.body, "fp32"), name=name), subject.preprocess, CPU, Layout((Crossing((8,)),)))
+            with prefix.getting_ready():
+                inside[name] = torch.get_num_threads()
+            assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+    assert inside == {"openvino": 1, "plain": 2}
+
+
+def test_openvino_reports_nothing_of_its_use():
+    """Importing it starts a thread that forks the process and sends word to its makers, whoever is asked for nothing."""
+    pytest.importorskip("openvino")
+    code = (
+        "import os, sys, threading, time\n"
+        "os.register_at_fork(before=lambda: print('forked', flush=True))\n"
+        "from frostline.features import _openvino\n"
+        "_openvino.core()\n"
+        "time.sleep(0.5)\n"
+        "print(sorted(m for m in sys.modules if m.startswith('openvino_telemetry')), threading.active_count())\n"
+        "import openvino; openvino.convert_model\n"
+        "import openvino_telemetry"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[] 1\n"

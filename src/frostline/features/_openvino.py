@@ -1,12 +1,14 @@
 """Run a prefix with OpenVINO (extra ``openvino``): converted in memory from what torch records of it, kept as OpenVINO's own files.
 
-OpenVINO's ``convert_model`` is not used: it reports its use. What it does is done here with the parts it is made of.
+OpenVINO's ``convert_model`` is not used: it reports its use. What it does is done here with the parts it is made of. Importing OpenVINO
+is reported as well, to an address at Google, by a fork of this process with all its threads: see :func:`_imported`.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib.metadata
+import sys
 import threading
 import warnings
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -43,6 +45,21 @@ def identity() -> str:
 
 
 _MAKING = threading.Lock()
+_REPORTER = "openvino_telemetry"
+
+
+def _imported() -> Any:
+    """OpenVINO, imported without what reports: it then takes the stand-in that it brings along and does nothing."""
+    keep_quiet = "openvino" not in sys.modules and _REPORTER not in sys.modules
+    if keep_quiet:
+        cast("dict[str, Any]", sys.modules)[_REPORTER] = None  # which makes its import an ImportError
+    try:
+        import openvino
+
+        return openvino
+    finally:
+        if keep_quiet:
+            del sys.modules[_REPORTER]
 
 
 def core() -> Any:
@@ -58,9 +75,7 @@ def core() -> Any:
 
 @functools.cache
 def _core() -> Any:
-    import openvino
-
-    return cast("Any", openvino).Core()
+    return _imported().Core()
 
 
 def convert(body: nn.Module, images: torch.Tensor, *, recorded_on: int) -> Any:
@@ -71,6 +86,8 @@ def convert(body: nn.Module, images: torch.Tensor, *, recorded_on: int) -> Any:
         images: a full batch ``(N, 3, H, W)``; N is a multiple of :data:`AT_ONCE`.
         recorded_on: how many of them the forward pass is recorded on: one is quick, and enough for most networks.
     """
+    with _MAKING:
+        _imported()
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
@@ -117,9 +134,7 @@ def compiled(model: Any, precision: str) -> Run:
 
 def save(model: Any, path: Path) -> None:
     """Write ``path`` (XML) and the weights beside it (``.bin``)."""
-    import openvino
-
-    cast("Any", openvino).save_model(model, str(path), compress_to_fp16=False)
+    _imported().save_model(model, str(path), compress_to_fp16=False)
 
 
 _begun: dict[tuple[Path, str], Future[Run]] = {}

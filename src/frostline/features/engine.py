@@ -63,6 +63,11 @@ class Engine:
         return {n: getattr(self, n) for n in ENGINE_FACTS}
 
     @property
+    def has_own_threads(self) -> bool:
+        """Whether it runs in other threads than torch's."""
+        return self.name == "openvino"
+
+    @property
     def identity(self) -> str:
         """What features depend on."""
         return f"{self.name} {self.precision} {self.version}".strip()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from frostline._device import sent
+from frostline._device import one_thread, sent
 from frostline.backbone.preprocess import Preprocess
 from frostline.data.views import PLAIN, View
 from frostline.errors import DecodeError
@@ -92,9 +93,17 @@ class Prefix:
         """
         found: list[torch.Tensor] = []
         for part in pixels.split(self.batch):
-            rows = self.layout.pack(self.engine.run(self.preprocess.normalise(sent(filled_up(part, self.batch), self.device))))
-            found.append(rows[: len(part)].cpu().contiguous())
+            with self.getting_ready():
+                images = self.preprocess.normalise(sent(filled_up(part, self.batch), self.device))
+            found.append(self.layout.pack(self.engine.run(images))[: len(part)].cpu().contiguous())
         return torch.cat(found)
+
+    def getting_ready(self) -> contextlib.AbstractContextManager[None]:
+        """A block of what comes before the engine: in one thread where that has threads of its own.
+
+        Torch's threads stay awake for some milliseconds after an operation, in case there is another, and would keep the engine's waiting.
+        """
+        return one_thread() if self.engine.has_own_threads else contextlib.nullcontext()
 
 
 def filled_up(part: torch.Tensor, size: int = BATCH) -> torch.Tensor:
@@ -164,6 +173,8 @@ def _compute(
                 good.append(name)
                 pictures.append(result)
         if pictures:
-            rows.append(prefix(torch.stack(pictures)))
+            with prefix.getting_ready():
+                stacked = torch.stack(pictures)
+            rows.append(prefix(stacked))
         yield FeatureProgress(progress[0] + len(good) + len(bad), progress[1])
     return torch.cat(rows) if rows else torch.empty(0), good, bad
