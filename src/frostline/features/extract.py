@@ -91,11 +91,15 @@ class Prefix:
         A last batch that is not full is filled up with black images, so that a feature does not depend on how many
         images it was computed with.
         """
+        return self.begin(pixels).cpu()
+
+    def begin(self, pixels: torch.Tensor) -> torch.Tensor:
+        """The same on the device; a GPU may still be at work on it."""
         found: list[torch.Tensor] = []
         for part in pixels.split(self.batch):
             with self.getting_ready():
                 images = self.preprocess.normalise(sent(filled_up(part, self.batch), self.device))
-            found.append(self.layout.pack(self.engine.run(images))[: len(part)].cpu().contiguous())
+            found.append(self.layout.pack(self.engine.run(images))[: len(part)])
         return torch.cat(found)
 
     def getting_ready(self) -> contextlib.AbstractContextManager[None]:
@@ -161,6 +165,7 @@ def _compute(
     prefix: Prefix, shard: Sequence[str], where: dict[str, Path], progress: tuple[int, int], view: View
 ) -> Generator[FeatureProgress, None, tuple[torch.Tensor, list[str], dict[str, str]]]:
     rows: list[torch.Tensor] = []
+    begun: torch.Tensor | None = None
     good: list[str] = []
     bad: dict[str, str] = {}
     for batch in pixel_batches([where[d] for d in shard], prefix.preprocess, full_batches(len(shard)), shard, [view] * len(shard)):
@@ -175,6 +180,10 @@ def _compute(
         if pictures:
             with prefix.getting_ready():
                 stacked = torch.stack(pictures)
-            rows.append(prefix(stacked))
+            before, begun = begun, prefix.begin(stacked)
+            if before is not None:
+                rows.append(before.cpu())  # a GPU has the next batch to go on with meanwhile
         yield FeatureProgress(progress[0] + len(good) + len(bad), progress[1])
+    if begun is not None:
+        rows.append(begun.cpu())
     return torch.cat(rows) if rows else torch.empty(0), good, bad
