@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -15,12 +16,13 @@ from torch import nn
 
 from conftest import make_images
 from frostline import Compute, Finished, FreezePlan, ImageSet, TransferModel, fit, open_backbone
+from frostline._device import one_thread
 from frostline._digest import file_digest, settings_digest
 from frostline.backbone.sealed import Sealed, record_backbone, recorded_backbone
 from frostline.data import read_data
 from frostline.data.views import PLAIN
 from frostline.errors import BackboneError, CacheError, EngineError, RunError
-from frostline.features import choice, ensure_features, ready
+from frostline.features import _openvino, choice, ensure_features, ready
 from frostline.features.choice import FEWEST, choose_engine
 from frostline.features.engine import difference, plain
 from frostline.features.extract import Prefix
@@ -278,7 +280,7 @@ class Stack(ctypes.Structure):
     _fields_ = [("start", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t)]
 
 x = torch.zeros(4, 3, 8, 8)
-first, second = (_openvino.compiled(_openvino.convert(nn.ReLU(), x, recorded_on=1), "fp32") for _ in range(2))
+first, second = (_openvino.compiled(_openvino.convert(nn.ReLU(), x, recorded_on=1), "fp32", 1) for _ in range(2))
 first(x), second(x)
 del first
 del second
@@ -568,6 +570,27 @@ def test_torch_gets_images_ready_in_one_thread_for_an_engine_that_has_threads_of
     finally:
         torch.set_num_threads(threads)
     assert inside == {"openvino": 1, "plain": 2}
+
+
+def test_an_engine_that_is_loaded_aside_has_the_threads_of_who_began_it(tmp_path, monkeypatch):
+    asked, go = [], threading.Event()
+
+    def load(path, precision, threads):
+        go.wait(10)
+        asked.append((threads, torch.get_num_threads()))
+        return lambda images: (images,)
+
+    monkeypatch.setattr(_openvino, "_load", load)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        _openvino.begin_to_load(tmp_path / "model.xml", "fp32")
+        with one_thread():  # as images are got ready
+            go.set()
+            _openvino.load(tmp_path / "model.xml", "fp32")
+    finally:
+        torch.set_num_threads(threads)
+    assert [first for first, _ in asked] == [2]
 
 
 def test_openvino_reports_nothing_of_its_use():

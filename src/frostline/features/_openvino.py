@@ -113,11 +113,11 @@ class _Bare(nn.Module):
         return as_tuple(self._body[0](images))
 
 
-def compiled(model: Any, precision: str) -> Run:
-    """A converted model, ready to run on the CPU."""
+def compiled(model: Any, precision: str, threads: int) -> Run:
+    """A converted model, ready to run on the CPU in so many threads."""
     settings = {
         "INFERENCE_PRECISION_HINT": _HINT[precision],
-        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "INFERENCE_NUM_THREADS": threads,
         "PERFORMANCE_HINT": "LATENCY",
     }
     ready = core().compile_model(model, "CPU", settings)
@@ -143,15 +143,15 @@ _begun: dict[tuple[Path, str], Future[Run]] = {}
 def begin_to_load(path: Path, precision: str) -> None:
     """Begin :func:`load` in a thread of its own: it keeps one processor for half a second, while others have something else to do."""
     pool = ThreadPoolExecutor(1)
-    _begun[path, precision] = pool.submit(_load, path, precision)
+    _begun[path, precision] = pool.submit(_load, path, precision, torch.get_num_threads())  # which may be other ones by the time it looks
     pool.shutdown(wait=False)
 
 
 def load(path: Path, precision: str) -> Run:
     """What :func:`save` wrote, ready to run."""
     begun = _begun.pop((path, precision), None)
-    return _load(path, precision) if begun is None or begun.exception() is not None else begun.result()
+    return _load(path, precision, torch.get_num_threads()) if begun is None or begun.exception() is not None else begun.result()
 
 
-def _load(path: Path, precision: str) -> Run:
-    return compiled(core().read_model(str(path)), precision)
+def _load(path: Path, precision: str, threads: int) -> Run:
+    return compiled(core().read_model(str(path)), precision, threads)

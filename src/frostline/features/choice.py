@@ -167,7 +167,7 @@ def _candidates(subject: Subject, batch: torch.Tensor, seconds: float, images: i
 
     def openvino(precision: str, recorded_on: int) -> tuple[Run, Any]:
         model = _openvino.convert(body, batch, recorded_on=recorded_on)
-        return _openvino.compiled(model, precision), model
+        return _openvino.compiled(model, precision, torch.get_num_threads()), model
 
     if asked == "openvino" and (subject.device.type != "cpu" or not _openvino.is_installed()):
         why = "runs on the CPU only" if subject.device.type != "cpu" else "is not installed"
