@@ -57,7 +57,7 @@ def print_summary(summary: Mapping[str, Any]) -> None:
         print(f"depth       {summary['depth']['chosen']}: {summary['depth']['why']}")
     for what, choice in (("sweep", summary["sweep"]), (summary["head"], summary["solved"])):
         if choice:
-            print(f"{what:<12}{_choice(choice)}")
+            print(f"{what:<11} {_choice(choice)}")
     for number, step in enumerate(summary["auto"] or [], start=1):
         print(f"step {number:<7}{step}")
     if summary["val"]:
