@@ -459,3 +459,19 @@ def test_pictures_that_are_there_are_not_copied_and_a_gpu_gets_the_same():
     assert sent(pictures, torch.device("cpu")) is pictures
     if torch.cuda.is_available():
         assert torch.equal(sent(pictures, torch.device("cuda")).cpu(), pictures)
+
+
+@pytest.mark.parametrize(
+    "mean_std",
+    [
+        (0.485, 0.456, 0.406, 0.229, 0.224, 0.225),
+        (0.5,) * 6,
+        (0.48145466, 0.4578275, 0.40821073, 0.26862954, 0.26130258, 0.27577711),
+        (0.0,) * 3 + (1.0,) * 3,
+    ],
+)
+def test_pixels_normalised_without_torchs_threads_are_the_same_to_the_bit(mean_std):
+    preprocess = replace(Preprocess((16, 16), 16), mean=mean_std[:3], std=mean_std[3:])
+    every = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(2, 3, 16, 16)  # there are no other pixels
+    for pixels in (every.contiguous(), every.contiguous(memory_format=torch.channels_last)):
+        assert torch.equal(preprocess.normalise_alone(pixels), preprocess.normalise(pixels))

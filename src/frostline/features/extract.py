@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from frostline._device import one_thread, sent
+from frostline._device import sent
 from frostline.backbone.preprocess import Preprocess
 from frostline.data.views import PLAIN, View
 from frostline.errors import DecodeError
@@ -91,23 +91,16 @@ class Prefix:
         A last batch that is not full is filled up with black images, so that a feature does not depend on how many
         images it was computed with.
         """
-        return self.begin(pixels).cpu()
-
-    def begin(self, pixels: torch.Tensor) -> torch.Tensor:
-        """The same on the device; a GPU may still be at work on it."""
         found: list[torch.Tensor] = []
         for part in pixels.split(self.batch):
-            with self.getting_ready():
-                images = self.preprocess.normalise(sent(filled_up(part, self.batch), self.device))
-            found.append(self.layout.pack(self.engine.run(images))[: len(part)])
+            rows = self.layout.pack(self.engine.run(self._normalised(filled_up(part, self.batch))))
+            found.append(rows[: len(part)].cpu().contiguous())
         return torch.cat(found)
 
-    def getting_ready(self) -> contextlib.AbstractContextManager[None]:
-        """A block of what comes before the engine: in one thread where that has threads of its own.
-
-        Torch's threads stay awake for some milliseconds after an operation, in case there is another, and would keep the engine's waiting.
-        """
-        return one_thread() if self.engine.has_own_threads else contextlib.nullcontext()
+    def _normalised(self, pixels: torch.Tensor) -> torch.Tensor:
+        if self.engine.has_own_threads:
+            return self.preprocess.normalise_alone(pixels)
+        return self.preprocess.normalise(sent(pixels, self.device))
 
 
 def filled_up(part: torch.Tensor, size: int = BATCH) -> torch.Tensor:
@@ -165,7 +158,6 @@ def _compute(
     prefix: Prefix, shard: Sequence[str], where: dict[str, Path], progress: tuple[int, int], view: View
 ) -> Generator[FeatureProgress, None, tuple[torch.Tensor, list[str], dict[str, str]]]:
     rows: list[torch.Tensor] = []
-    begun: torch.Tensor | None = None
     good: list[str] = []
     bad: dict[str, str] = {}
     for batch in pixel_batches([where[d] for d in shard], prefix.preprocess, full_batches(len(shard)), shard, [view] * len(shard)):
@@ -178,12 +170,6 @@ def _compute(
                 good.append(name)
                 pictures.append(result)
         if pictures:
-            with prefix.getting_ready():
-                stacked = torch.stack(pictures)
-            before, begun = begun, prefix.begin(stacked)
-            if before is not None:
-                rows.append(before.cpu())  # a GPU has the next batch to go on with meanwhile
+            rows.append(prefix(torch.from_numpy(np.stack([p.numpy() for p in pictures]))))  # in one thread, as in normalise_alone
         yield FeatureProgress(progress[0] + len(good) + len(bad), progress[1])
-    if begun is not None:
-        rows.append(begun.cpu())
     return torch.cat(rows) if rows else torch.empty(0), good, bad

@@ -5,8 +5,9 @@ It is plain JSON. Nothing is run of it but operations of ``torch.ops.aten`` that
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, cast
 
 import torch
@@ -14,7 +15,6 @@ from torch import nn
 from torch._ops import OpOverload, OpOverloadPacket
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from frostline._device import one_thread
 from frostline.features.engine import TOLERANCE, Crossing, difference, plain
 
 RECORDED_ON = 2
@@ -34,7 +34,7 @@ def record(body: nn.Module, images: torch.Tensor, wanted: Crossing) -> str | Non
     """
     tensors, few, others = body.state_dict(keep_vars=True), _own(images[:RECORDED_ON]), images[-RECORDED_ON:]
     try:
-        with one_thread(), _Recorder([few, *tensors.values()]) as recorder:
+        with _one_thread(), _Recorder([few, *tensors.values()]) as recorder:
             given = [recorder.written(t) for t in plain(body, "fp32").run(few)]
         text = json.dumps({"tensors": list(tensors), "calls": recorder.calls, "given": given})
         error = difference(replay(text, body.state_dict(), others), tuple(t[-RECORDED_ON:] for t in wanted))
@@ -62,8 +62,7 @@ def replay(text: str, tensors: Mapping[str, torch.Tensor], images: torch.Tensor)
             return values[which] if kind == "tensor" else _word(which)
         return value
 
-    # so few images are quick in one thread; several would wait for each other hundreds of times, where another process has a processor
-    with one_thread(), torch.no_grad():
+    with _one_thread(), torch.no_grad():
         for name, overload, args, kwargs, numbers in recording["calls"]:
             call = _operation(name, overload)
             values.update(zip(numbers, _several(call(*read(args), **{k: read(v) for k, v in kwargs.items()})), strict=True))
@@ -89,6 +88,17 @@ def _word(name: str) -> Any:
 def _own(images: torch.Tensor) -> torch.Tensor:
     """A copy, for a network may work in place; channels last, as the module gets them."""
     return images.to(memory_format=torch.channels_last, copy=True)
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """So few images are quick in one; several would wait for each other hundreds of times, where another process has a processor."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class _Recorder(TorchDispatchMode):
