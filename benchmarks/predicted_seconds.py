@@ -9,21 +9,18 @@ Every plan is trained in a process of its own, from a copy of the cache as advic
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from harness.machine import machine
+from harness.process import run
+
 
 def frostline(*arguments: str) -> dict[str, Any]:
-    done = subprocess.run([sys.executable, "-m", "frostline", *arguments, "--json"], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"frostline {' '.join(arguments)}: {done.stderr.strip()}")
-    return json.loads(done.stdout)
+    return run([sys.executable, "-m", "frostline", *arguments, "--json"]).answer()
 
 
 def taken(asked: list[str], plan: dict[str, Any], known: Path, scratch: Path) -> float:
@@ -45,7 +42,7 @@ def main() -> None:
     parser.add_argument("--weights")
     given = parser.parse_args()
     asked = [given.data, *(f"--{n}={v}" for n in ("backbone", "weights") if (v := getattr(given, n)))]
-    print(f"{os.uname().machine}, {os.cpu_count()} processors, {' '.join(asked)}")
+    print(f"{machine()}; {' '.join(asked)}")
     with tempfile.TemporaryDirectory(prefix="frostline-predicted-") as scratch:
         known = Path(scratch, "advice")
         plans = frostline("advise", *asked, "--cache-dir", str(known))["candidates"]

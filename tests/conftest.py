@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,12 @@ def said_without(package: str, code: str, cwd: Path) -> str:
     ]
     done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, cwd=cwd, timeout=100)
     return done.stdout.strip()
+
+
+def needs_openvino() -> None:
+    """Skip where OpenVINO is not installed; importing it here would report that to its makers."""
+    if not find_spec("openvino"):
+        pytest.skip("openvino is not installed")
 
 
 def make_images(root: Path, classes: dict[str, int], seed: int = 0, side: int = 40) -> Path:

@@ -252,7 +252,7 @@ def test_the_head_itself_decides_among_depths_that_a_ridge_points_to():
 
 def test_a_wider_head_takes_longer():
     cpu = torch.device("cpu")
-    assert 0 < head_speed(16, 2, cpu) < head_speed(20000, 50, cpu)
+    assert 0 < head_speed(16, 2, cpu, 32) < head_speed(20000, 50, cpu, 32)
 
 
 CPU = torch.device("cpu")

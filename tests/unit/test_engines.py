@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from conftest import make_images
+from conftest import make_images, needs_openvino
 from frostline import Compute, Finished, FreezePlan, ImageSet, TransferModel, fit, open_backbone
 from frostline._digest import file_digest, settings_digest
 from frostline.backbone.sealed import Sealed, record_backbone, recorded_backbone
@@ -136,7 +136,7 @@ def test_the_difference_is_relative_l2_over_all_tensors():
 @pytest.mark.parametrize("asked", ["plain", "eager", "openvino"])
 def test_every_engine_gives_the_features_of_the_module_and_keeps_its_own(subject, many, tmp_path, asked):
     if asked == "openvino":
-        pytest.importorskip("openvino")
+        needs_openvino()
     subject = replace(subject, asked=asked)
     engine = choose_engine(subject, many, tmp_path)
     assert (engine.name, engine.precision) == (asked, "fp32")
@@ -179,7 +179,7 @@ def test_a_choice_is_remembered_and_nothing_is_decoded_or_verified_again(subject
 
 
 def test_a_remembered_openvino_model_needs_no_network(subject, many, tmp_path):
-    pytest.importorskip("openvino")
+    needs_openvino()
     chosen = choose_engine(replace(subject, asked="openvino"), many, tmp_path)
     blind = replace(subject, asked="openvino", body=sealed_body(subject.body))
     x = images_of((16, 3, 32, 32))
@@ -206,7 +206,7 @@ def features_of(subject, images, cache):
 
 
 def test_an_engine_that_is_wrong_on_images_of_a_later_job_is_refused_there(subject, many, tmp_path):
-    pytest.importorskip("openvino")
+    needs_openvino()
     for number in range(16):
         folder = tmp_path / "light" / f"{number % 2}"
         folder.mkdir(parents=True, exist_ok=True)
@@ -222,7 +222,7 @@ def test_an_engine_that_is_wrong_on_images_of_a_later_job_is_refused_there(subje
 
 
 def test_a_network_that_cannot_be_recorded_is_opened_for_new_images(subject, many, tmp_path):
-    pytest.importorskip("openvino")
+    needs_openvino()
     of_light = replace(subject, asked="openvino", body=ByLight())
     assert choose_engine(of_light, many, tmp_path).name == "openvino"
     assert not list(tmp_path.rglob("module.json"))
@@ -245,7 +245,7 @@ def changed_engine(cache, change):
 
 
 def test_a_changed_model_that_looks_whole_is_refused_without_the_network(subject, many, tmp_path):
-    pytest.importorskip("openvino")
+    needs_openvino()
     blind = replace(subject, asked="openvino", body=sealed_body(subject.body))
     choose_engine(replace(blind, body=subject.body), many, tmp_path)
 
@@ -297,14 +297,14 @@ assert came
 
 @pytest.mark.skipif(sys.platform != "linux", reason="signal stacks are moved on Linux only")
 def test_signals_have_a_stack_after_engines_came_and_went():
-    pytest.importorskip("openvino")
+    needs_openvino()
     done = subprocess.run([sys.executable, "-c", SIGNALLED], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, (done.returncode, done.stderr)
 
 
 @pytest.mark.parametrize("name", ["model.bin", "model.xml", "module.json", "engine.json"])
 def test_a_damaged_engine_is_made_anew(subject, many, tmp_path, name):
-    pytest.importorskip("openvino")
+    needs_openvino()
     asked = replace(subject, asked="openvino")
     choose_engine(asked, many, tmp_path)
     (victim,) = (tmp_path / "engines").rglob(name)
@@ -319,7 +319,7 @@ def test_a_damaged_engine_is_made_anew(subject, many, tmp_path, name):
 @pytest.mark.parametrize("asked", ["openvino", "eager"])
 def test_an_engine_that_does_not_give_what_the_module_gives_is_removed_and_said(subject, many, tmp_path, asked, monkeypatch):
     if asked == "openvino":
-        pytest.importorskip("openvino")
+        needs_openvino()
     subject = replace(subject, asked=asked)
     choose_engine(subject, many, tmp_path)
     wrong = plain(nn.Sequential(nn.Flatten(), nn.LazyLinear(8)), "fp32").run
@@ -343,7 +343,7 @@ def test_an_engine_with_other_numbers_is_refused(subject, many, monkeypatch):
 
 
 def test_an_engine_that_fails_on_a_network_is_passed_over(subject, many, monkeypatch):
-    pytest.importorskip("openvino")
+    needs_openvino()
 
     def fails(*_, **__):
         raise RuntimeError("no conversion rule for aten::strange\nand more")
@@ -365,7 +365,7 @@ def test_engines_that_cannot_be_had_are_refused_in_one_line(subject, many, monke
 
 
 def test_bf16_is_taken_only_when_asked_for_or_when_it_changes_little(subject, many, monkeypatch):
-    pytest.importorskip("openvino")
+    needs_openvino()
     asked = choose_engine(replace(subject, precision="bf16"), many, None)
     assert asked.precision == "bf16"
     assert asked.error <= 5e-2
@@ -473,7 +473,7 @@ def test_what_is_known_needs_no_network(subject, many, tmp_path):
 
 
 def test_what_cannot_be_loaded_ahead_is_said_where_it_is_wanted(subject, many, tmp_path):
-    pytest.importorskip("openvino")
+    needs_openvino()
     choose_engine(subject, many, tmp_path)
     engine = choose_engine(subject, many, tmp_path)
     for model in tmp_path.rglob("model.xml"):
@@ -580,7 +580,7 @@ def test_an_engine_that_is_loaded_aside_has_the_threads_of_who_began_it(tmp_path
 
 def test_openvino_reports_nothing_of_its_use():
     """Importing it starts a thread that forks the process and sends word to its makers, whoever is asked for nothing."""
-    pytest.importorskip("openvino")
+    needs_openvino()
     code = (
         "import os, sys, threading, time\n"
         "os.register_at_fork(before=lambda: print('forked', flush=True))\n"

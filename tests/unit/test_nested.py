@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from conftest import make_images
+from conftest import make_images, needs_openvino
 from frostline import Recipe, pipeline
 from frostline.features import choice
 from frostline.fitting import FeaturesReady, depth
@@ -18,7 +18,7 @@ def trained(out, cache, **given):
 @pytest.fixture
 def few(monkeypatch):
     """From 40 images on another engine is made, as otherwise from 128."""
-    pytest.importorskip("openvino")
+    needs_openvino()
     monkeypatch.setattr(choice, "FEWEST", 40)
     monkeypatch.setattr(choice, "LEAST_WORK", 0.0)
 

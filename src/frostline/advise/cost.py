@@ -14,6 +14,7 @@ from frostline.advise.speeds import Speeds, Step, head_speed
 from frostline.features.depths import ALL
 from frostline.fitting.forget import FEWEST, HELD_OUT
 from frostline.fitting.hyper import Hyper, default_hyper
+from frostline.fitting.prepare import IN_MEMORY
 from frostline.fitting.solved import FOLDS, work_of
 from frostline.heads import HeadSpec
 
@@ -104,7 +105,7 @@ def cost_of(step: Step, speeds: Speeds, images: Images, width: int, resident: in
     else:
         epoch += pictures / speeds.decode
     low, high = (frozen + head[0], frozen + head[1]) if probe else (0.0, 0.0)
-    memory = resident + step.saved * hyper.batch_size + 24 * step.trained + min(pictures * step.crossing, 32 << 20)
+    memory = resident + step.saved * hyper.batch_size + 24 * step.trained + min(pictures * step.crossing, IN_MEMORY)
     most = once + high + hyper.epochs * epoch
     interval = _unsure(once + low + _fewest(hyper) * epoch, most)
     return Cost(most, interval, memory, pictures * step.crossing + (cache if probe else 0))

@@ -106,7 +106,7 @@ def module_speed(body: nn.Module, images: torch.Tensor) -> tuple[float, dict[str
     return total / len(few), shares
 
 
-def head_speed(width: int, classes: int, device: torch.device, batch: int = 32) -> float:
+def head_speed(width: int, classes: int, device: torch.device, batch: int) -> float:
     """Seconds an image of training a linear head on ``width`` cached features, by a few steps on made ones."""
     head = nn.Linear(width, classes).to(device)
     optimizer = AdamW([{"params": list(head.parameters()), "lr": 1e-3, "weight_decay": 0.01}])

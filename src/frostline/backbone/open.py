@@ -41,10 +41,11 @@ _LIBRARIES = {"timm": "timm", "torchvision": "torchvision.models", "hf": "transf
 
 
 def import_library(source: str) -> str:
-    """Import the library that a backbone comes from, if it is there, and nothing else; gives its name."""
+    """Import the library that a backbone comes from, if it is there; gives its name, which is empty for one's own network."""
     library = _LIBRARIES.get(BackboneSpec.parse(source).family, "")
-    with contextlib.suppress(ImportError):  # who opens the backbone says so
-        importlib.import_module(library or "torch")
+    if library:
+        with contextlib.suppress(ImportError):  # who opens the backbone says so
+            importlib.import_module(library)
     return library
 
 
