@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from frostline.errors import DeviceError
@@ -40,8 +42,24 @@ def wait_for(device: torch.device) -> None:
         torch.mps.synchronize()
 
 
-def sent(pictures: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Pictures on a device; to a GPU from pinned memory, so that the copy needs no second one and nobody waits for it."""
-    if device.type == "cuda" and pictures.device.type == "cpu":
-        return pictures.pin_memory().to(device, non_blocking=True)
-    return pictures.to(device)
+def sent(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Values on a device; to a GPU from pinned memory, so that the copy takes its turn there and nobody waits for it."""
+    if device.type == "cuda" and values.device.type == "cpu":
+        return values.pin_memory().to(device, non_blocking=True)
+    return values.to(device)
+
+
+def fetched(values: torch.Tensor) -> Callable[[], torch.Tensor]:
+    """Begin to bring values to the CPU: what is given waits for them. A GPU meanwhile goes on with what it is given next."""
+    if values.device.type != "cuda":
+        return values.cpu
+    here = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+    here.copy_(values, non_blocking=True)
+    there = torch.cuda.Event()
+    there.record(torch.cuda.current_stream(values.device))
+
+    def arrived() -> torch.Tensor:
+        there.synchronize()
+        return here
+
+    return arrived

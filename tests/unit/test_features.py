@@ -17,11 +17,13 @@ from PIL import Image
 
 from conftest import make_images
 from frostline import Compute, FreezePlan, ImageSet, Preprocess, TransferModel, fit
-from frostline._device import sent
+from frostline._device import fetched, sent
 from frostline.data import read_data
 from frostline.data.views import Views
 from frostline.errors import CacheError
 from frostline.features import FeatureStore, Prefix, ensure_features, feature_key, prefix_settings
+from frostline.features import extract as extract_module
+from frostline.features import key as key_module
 from frostline.features import store as store_module
 from frostline.features.engine import plain
 from frostline.features.inventory import entries, remove
@@ -409,6 +411,54 @@ def test_a_shard_holds_as_many_images_as_fit(opened, listed, tmp_path, monkeypat
     compute(tmp_path, opened, listed)
     assert sorted(len(np.load(p)) for p in tmp_path.rglob("*.npy")) == [12, 16, 16, 16]
     assert store_module.shard_images(10**9) == 16
+
+
+def test_the_next_batch_is_begun_before_the_last_one_is_waited_for_across_shards_too(opened, listed, tmp_path, monkeypatch):
+    """A GPU that is waited for first has nothing to do while its answer is stored and the next pictures are decoded."""
+    told: list[str] = []
+
+    def slow(values):
+        number = sum(t.startswith("begun") for t in told)
+        told.append(f"begun {number}")
+
+        def arrived():
+            told.append(f"taken {number}")
+            return values
+
+        return arrived
+
+    alone, _ = compute(tmp_path / "alone", opened, listed)
+    monkeypatch.setattr(extract_module, "fetched", slow)
+    monkeypatch.setattr(store_module, "SHARD_BYTES", 32 * 8 * 4)
+    store, _ = compute(tmp_path / "behind", opened, listed)
+    assert told == ["begun 0", "begun 1", "taken 0", "begun 2", "taken 1", "begun 3", "taken 2", "taken 3"]
+    assert torch.equal(store.gather(listed.digests), alone.gather(listed.digests))
+
+
+def test_a_batch_of_a_gpu_is_another_key_and_its_shards_are_whole_batches(opened, listed, tmp_path, monkeypatch):
+    cuda = torch.device("cuda")
+    said = str(key_of(opened, device=cuda).settings["engine"])
+    assert said.endswith("batch 128 cuda"), said
+    assert replace(prefix_of(opened), device=cuda).batch == 128
+    assert store_module.shard_images(5120, 128) == 256
+    assert store_module.shard_images(10**9, 128) == 128
+    monkeypatch.setattr(key_module, "BATCH", 24)  # what a device's batch is counts, wherever it is used
+    monkeypatch.setattr(store_module, "SHARD_BYTES", 24 * 8 * 4)
+    store, did = compute(tmp_path, opened, listed)
+    assert (did.decoded, did.forwarded) == (60, 60)
+    assert sorted(len(np.load(p)) for p in tmp_path.rglob("*.npy")) == [12, 24, 24]
+    assert not store.missing(listed.digests)
+
+
+def test_what_is_fetched_is_what_was_there_when_it_was_begun():
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    values = torch.arange(1 << 20, device=device, dtype=torch.float32)
+    wait = fetched(values)
+    if device.type == "cuda":
+        values.zero_()  # in its turn: behind the copy
+    found = wait()
+    assert found.device == CPU
+    assert torch.equal(found, torch.arange(1 << 20, dtype=torch.float32))
 
 
 def test_what_will_be_cached_is_said_before_work_starts(tiny, listed, tmp_path):

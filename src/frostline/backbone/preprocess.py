@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from frostline._device import sent
 from frostline.data.crop import RESAMPLING, Crop
 from frostline.errors import BackboneError
 
@@ -46,8 +47,7 @@ class Preprocess:
 
     def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
         """``(N, 3, H, W)`` uint8 to float32, normalised."""
-        mean = torch.tensor(self.mean, device=pixels.device).view(1, 3, 1, 1)
-        std = torch.tensor(self.std, device=pixels.device).view(1, 3, 1, 1)
+        mean, std = (sent(torch.tensor(values).view(1, 3, 1, 1), pixels.device) for values in (self.mean, self.std))
         return pixels.to(torch.float32, copy=True).div_(255.0).sub_(mean).div_(std)
 
     def normalise_alone(self, pixels: torch.Tensor) -> torch.Tensor:

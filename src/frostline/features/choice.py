@@ -15,7 +15,7 @@ from frostline.features import _compile, _openvino
 from frostline.features.engine import ENGINES, Crossing, Engine, EngineName, Run, difference, plain, timed, tolerance_of
 from frostline.features.fold import folded
 from frostline.features.images import ImageSet
-from frostline.features.key import BATCH
+from frostline.features.key import batch_on
 from frostline.features.pixels import full_batches, pixel_batches
 from frostline.features.ready import Passed, Subject, remember, remembered
 
@@ -105,7 +105,12 @@ def _pictures(subject: Subject, images: ImageSet) -> torch.Tensor | None:
         found.extend(p for p in batch if not isinstance(p, DecodeError))
         if len(found) >= VERIFIED_ON:
             break
-    return torch.stack([found[i % len(found)] for i in range(VERIFIED_ON)]) if found else None
+    return _repeated(torch.stack(found[:VERIFIED_ON]), VERIFIED_ON) if found else None
+
+
+def _repeated(rows: torch.Tensor, count: int) -> torch.Tensor:
+    """``count`` of them, from the beginning again where there are fewer."""
+    return rows[torch.arange(count, device=rows.device) % len(rows)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,9 +134,10 @@ class _Candidate:
 
 def _first_that_passes(subject: Subject, pictures: torch.Tensor, images: int) -> Passed:
     reference = plain(subject.body, "fp32")
-    batch = subject.normalised(pictures)
+    on_cpu = subject.device.type == "cpu"
+    batch = subject.normalised(pictures if on_cpu else _repeated(pictures, batch_on(subject.device)))
     reference.run(batch[:1])
-    wanted, speed = timed(reference.run, batch, passes=1)
+    wanted, speed = timed(reference.run, batch, passes=1 if on_cpu else 2)  # a GPU is timed on the batch that it will be given, once warm
     refused: list[str] = []
     passed: dict[str, Passed] = {}
     for candidate in _candidates(subject, batch, images / speed, images):
@@ -178,21 +184,21 @@ def _candidates(subject: Subject, batch: torch.Tensor, seconds: float, images: i
         if subject.precision == "auto" and images >= LARGE:
             yield _Candidate("openvino", "bf16", lambda: openvino("bf16", 1), AUTO_BF16)
     if asked == "compile" or (asked == "auto" and seconds > WORTH_COMPILING):
-        yield _Candidate("compile", fixed, lambda: (_compile.compiled(body, fixed), None), tolerance, BATCH)
+        yield _Candidate("compile", fixed, lambda: (_compile.compiled(body, fixed), None), tolerance, batch_on(subject.device))
     if asked in ("auto", "eager"):
         yield _Candidate("eager", fixed, lambda: (plain(folded(body) or body, fixed).run, None), tolerance)
 
 
 def _tried(candidate: _Candidate, batch: torch.Tensor, wanted: Crossing, at_least: float) -> tuple[Engine, Any] | str:
     """The engine, with OpenVINO's model where it is one; or in words why not."""
-    times = candidate.batch // len(batch)
+    count = max(candidate.batch, len(batch))
     try:
         run, model = candidate.make()
-        found, speed = timed(run, torch.cat([batch] * times))
+        found, speed = timed(run, _repeated(batch, count))
     except Exception as fault:  # converters and compilers raise anything on a network they do not know
         first = (str(fault).strip() or type(fault).__name__).splitlines()[0][:120]
         return f"{candidate.name} fails ({type(fault).__name__}: {first})"
-    error = difference(found, tuple(torch.cat([t] * times) for t in wanted))
+    error = difference(found, tuple(_repeated(t, count) for t in wanted))
     if not error <= candidate.tolerance:
         return f"{candidate.name} in {candidate.precision} differs by {error:.1e}, more than {candidate.tolerance:.0e}"
     if speed < LEAST_SPEED * at_least:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from frostline._device import sent
+from frostline._device import fetched, sent
 from frostline.backbone.preprocess import Preprocess
 from frostline.data.views import PLAIN, View
 from frostline.errors import DecodeError
 from frostline.features.engine import Engine
 from frostline.features.images import ImageSet
-from frostline.features.key import BATCH, FeatureKey, feature_key
+from frostline.features.key import BATCH, FeatureKey, batch_on, feature_key
 from frostline.features.pixels import full_batches, pixel_batches
 from frostline.features.store import FeatureStore, shard_images
 from frostline.freeze.crossing import Layout
@@ -70,7 +70,7 @@ class Prefix:
         layout: what crosses the cut.
         settings: what it computes, as plain JSON values: see :func:`frostline.features.key.prefix_settings`.
         storage: how its features are kept: ``fp32``, ``fp16`` or ``bf16``.
-        batch: images a forward pass; another one only where nothing is cached.
+        at_once: images a forward pass where nothing is cached; None for the batch of its device.
     """
 
     engine: Engine
@@ -79,7 +79,12 @@ class Prefix:
     layout: Layout
     settings: Mapping[str, object] = field(default_factory=dict[str, object])
     storage: str = "fp32"
-    batch: int = BATCH
+    at_once: int | None = None
+
+    @property
+    def batch(self) -> int:
+        """Images a forward pass."""
+        return self.at_once or batch_on(self.device)
 
     def key(self, view: View = PLAIN) -> FeatureKey:
         """The identity of its features."""
@@ -91,11 +96,12 @@ class Prefix:
         A last batch that is not full is filled up with black images, so that a feature does not depend on how many
         images it was computed with.
         """
-        found: list[torch.Tensor] = []
-        for part in pixels.split(self.batch):
-            rows = self.layout.pack(self.engine.run(self._normalised(filled_up(part, self.batch))))
-            found.append(rows[: len(part)].cpu().contiguous())
-        return torch.cat(found)
+        return torch.cat([self.begin(part)() for part in pixels.split(self.batch)])
+
+    def begin(self, pixels: torch.Tensor) -> Callable[[], torch.Tensor]:
+        """Begin with no more than one batch: what is given waits for its rows, while a GPU goes on with what is begun after it."""
+        rows = self.layout.pack(self.engine.run(self._normalised(filled_up(pixels, self.batch))))
+        return fetched(rows[: len(pixels)].contiguous())
 
     def _normalised(self, pixels: torch.Tensor) -> torch.Tensor:
         if self.engine.has_own_threads:
@@ -134,42 +140,79 @@ def ensure_features(
     if not total:
         return Extracted(0, 0, time.perf_counter() - began, store.error)
     where = dict(zip(images.digests, images.paths, strict=True))
-    decoded = forwarded = 0
-    size = shard_images(4 * prefix.layout.size)
+    forwarded = 0
     todo, ours, waited = list[str](), False, False
     while not ours:
         with store.locked(key) as ours:
             todo = store.missing(images.digests) if ours else []
-            for start in range(0, len(todo), size):
-                shard = todo[start : start + size]
-                rows, good, bad = yield from _compute(prefix, shard, where, (start, len(todo)), view)
-                store.add(good, rows, bad)
-                decoded += len(shard)
-                forwarded += len(good)
+            forwarded = yield from _compute(store, prefix, todo, [where[d] for d in todo], view)
         if not ours:
             waited = True
             yield FeatureProgress(0, total, waiting=True)
     if waited and not todo:
         yield FeatureProgress(total, total)
-    return Extracted(decoded, forwarded, time.perf_counter() - began, store.error)
+    return Extracted(len(todo), forwarded, time.perf_counter() - began, store.error)
+
+
+@dataclass
+class _Part:
+    """Some images, one behind the other, on their way through a prefix.
+
+    Attributes:
+        good: digests of those that are pictures.
+        bad: digests of those that are none, and why.
+        rows: what the prefix gives for the good ones, a batch each; a batch waits until it is asked for.
+    """
+
+    good: list[str] = field(default_factory=list[str])
+    bad: dict[str, str] = field(default_factory=dict[str, str])
+    rows: list[Callable[[], torch.Tensor]] = field(default_factory=list[Callable[[], torch.Tensor]])
+
+    def __len__(self) -> int:
+        return len(self.good) + len(self.bad)
 
 
 def _compute(
-    prefix: Prefix, shard: Sequence[str], where: dict[str, Path], progress: tuple[int, int], view: View
-) -> Generator[FeatureProgress, None, tuple[torch.Tensor, list[str], dict[str, str]]]:
-    rows: list[torch.Tensor] = []
-    good: list[str] = []
-    bad: dict[str, str] = {}
-    for batch in pixel_batches([where[d] for d in shard], prefix.preprocess, full_batches(len(shard)), shard, [view] * len(shard)):
-        names = shard[len(good) + len(bad) :][: len(batch)]
-        pictures: list[torch.Tensor] = []
-        for name, result in zip(names, batch, strict=True):
+    store: FeatureStore, prefix: Prefix, todo: Sequence[str], paths: Sequence[Path], view: View
+) -> Generator[FeatureProgress, None, int]:
+    """Shard after shard into the store, and how many were run."""
+    size = shard_images(prefix.layout.bytes, prefix.batch)
+    shard, rows, stored, forwarded = _Part(), list[torch.Tensor](), 0, 0
+    for part in _one_behind(_begun(prefix, todo, paths, view)):
+        shard.good.extend(part.good)
+        shard.bad.update(part.bad)
+        rows.extend(wait() for wait in part.rows)
+        if len(shard) == min(size, len(todo) - stored):
+            store.add(shard.good, torch.cat(rows) if rows else torch.empty(0), shard.bad)
+            stored, forwarded = stored + len(shard), forwarded + len(shard.good)
+            shard, rows = _Part(), []
+        yield FeatureProgress(stored + len(shard), len(todo))
+    return forwarded
+
+
+def _begun(prefix: Prefix, todo: Sequence[str], paths: Sequence[Path], view: View) -> Iterator[_Part]:
+    """Batch after batch, decoded, and begun to be run."""
+    names = iter(todo)
+    sizes = full_batches(len(todo), prefix.batch)
+    for batch in pixel_batches(paths, prefix.preprocess, sizes, todo, [view] * len(todo)):
+        part, pictures = _Part(), list[torch.Tensor]()
+        for result in batch:
             if isinstance(result, DecodeError):
-                bad[name] = result.fact
+                part.bad[next(names)] = result.fact
             else:
-                good.append(name)
+                part.good.append(next(names))
                 pictures.append(result)
-        if pictures:
-            rows.append(prefix(torch.from_numpy(np.stack([p.numpy() for p in pictures]))))  # in one thread, as in normalise_alone
-        yield FeatureProgress(progress[0] + len(good) + len(bad), progress[1])
-    return torch.cat(rows) if rows else torch.empty(0), good, bad
+        if pictures:  # stacked by numpy: in one thread, as in normalise_alone
+            part.rows.append(prefix.begin(torch.from_numpy(np.stack([p.numpy() for p in pictures]))))
+        yield part
+
+
+def _one_behind(parts: Iterable[_Part]) -> Iterator[_Part]:
+    """Each part once the next one has begun, so that a GPU has something to do while its answer is waited for and stored."""
+    last: _Part | None = None
+    for part in parts:
+        if last is not None:
+            yield last
+        last = part
+    if last is not None:
+        yield last

@@ -15,6 +15,8 @@ from frostline.data.views import PLAIN, View
 
 BATCH = 16
 """Images a forward pass. Fixed, and part of the key: another batch shape may round differently in the last bit."""
+CUDA_BATCH = 128
+"""The same on a CUDA device, which 16 images do not fill."""
 
 _FORMAT = 5  # of the cache before, maps may lie in either order
 _DECODE_RULES = 1  # of data/decode.py: raise it whenever a verdict or a pixel changes there
@@ -31,6 +33,15 @@ class FeatureKey:
 
     settings: Mapping[str, object]
     digest: str
+
+
+def batch_on(device: torch.device) -> int:
+    """Images a forward pass on a device of this kind.
+
+    >>> batch_on(torch.device("cpu")), batch_on(torch.device("cuda"))
+    (16, 128)
+    """
+    return CUDA_BATCH if device.type == "cuda" else BATCH
 
 
 class Described(Protocol):
@@ -89,7 +100,7 @@ def feature_key(
         **prefix,
         "view": view.settings(),
         "storage": storage,
-        "engine": f"{engine} channels-last batch {BATCH} {device.type}",
+        "engine": f"{engine} channels-last batch {batch_on(device)} {device.type}",
         "decoder": f"rules {_DECODE_RULES}, Pillow {PIL.__version__}",
     }
     return FeatureKey(settings, settings_digest(settings))

@@ -35,13 +35,13 @@ MOST_FILES = 1 << 16
 """Files that a process is allowed to open at once where its shards take more than it was given."""
 
 
-def shard_images(row_bytes: int) -> int:
-    """Images a shard, a multiple of the batch; a function of the size of a row alone, so that a repaired cache has the same shards.
+def shard_images(row_bytes: int, batch: int = BATCH) -> int:
+    """Images a shard, a multiple of the batch; a function of what the key says alone, so that a repaired cache has the same shards.
 
-    >>> shard_images(5120), shard_images(800_000)
-    (256, 32)
+    >>> shard_images(5120), shard_images(800_000), shard_images(800_000, 128)
+    (256, 32, 128)
     """
-    return max(BATCH, min(SHARD_IMAGES, SHARD_BYTES // row_bytes // BATCH * BATCH))
+    return max(batch, min(SHARD_IMAGES, SHARD_BYTES // row_bytes) // batch * batch)
 
 
 @dataclass

@@ -52,7 +52,7 @@ class Run:
     def prefix(self, device: torch.device) -> Prefix:
         """The trained backbone, all of it frozen by now, run as it is."""
         made = self._prefix(device, plain(self.model.backbone, "bf16" if self.recipe.precision == "bf16" else "fp32"))
-        return replace(made, batch=ANSWERED_AT_ONCE) if device.type == "cpu" else made
+        return replace(made, at_once=ANSWERED_AT_ONCE if device.type == "cpu" else BATCH)
 
     def fast_prefix(self, device: torch.device, images: ImageSet, cache: Path | None) -> Prefix:
         """The same for many images: a backbone that others have too is run by the engine that is chosen on this machine."""
