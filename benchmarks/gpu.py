@@ -1,10 +1,12 @@
 """On a GPU: images a second of frostline's features against the pure forward pass and against decoding.
 
-    python benchmarks/gpu.py --models resnet50,vit_base_patch16_224 --images 4096
+    python benchmarks/gpu.py --models resnet50,vit_base_patch16_224 --images 8192
 
 Weights are random, which changes no speed. Forward alone: ``forward.py`` on tensors that are on the device already. Decoding alone:
 frostline's own functions, in one thread up to as many as there are cores. frostline: the feature part of ``frostline train``, nothing
-cached. Without a GPU it says so and ends well. ``--frostline`` and ``--peers`` may be the same interpreter.
+cached, in every precision of ``--precisions``; beside it the relative L2 difference of its features of 64 images from those of the CPU in
+fp32. Without a GPU it says so and ends well. ``--frostline`` and ``--peers`` may be the same interpreter; ``gpu.sh`` runs it, and the tests,
+on a machine that has neither frostline nor a network.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 from harness import records
 from harness.arguments import ROOT, add_common, command_line
 from harness.machine import gpu, machine, versions
@@ -22,16 +25,30 @@ from harness.page import write_page
 from harness.process import run
 from limits import decode_rates
 
+COMPARED = 64
 ENGINES = ("cuda", "cuda-channels-last", "cuda-bf16", "cuda-compile-bf16")
+
+
+def difference(model: str, precision: str, data: Path) -> float:
+    """Relative L2 difference of the features of some images from those of the CPU in fp32."""
+    from frostline.extractor import FeatureExtractor
+
+    paths = [str(path) for path in sorted(data.rglob("*.jpg"))[:COMPARED]]
+    found, wanted = (
+        FeatureExtractor(f"timm:{model}", "random", device=device, precision=p).transform(paths)
+        for device, p in (("cuda", precision), ("cpu", "fp32"))
+    )
+    return float(np.linalg.norm(found - wanted) / np.linalg.norm(wanted))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default="resnet50,vit_base_patch16_224")
-    parser.add_argument("--images", type=int, default=4096)
+    parser.add_argument("--images", type=int, default=8192)
     parser.add_argument("--pixels", type=int, default=500)
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--seconds", type=float, default=3)
+    parser.add_argument("--precisions", default="fp32,bf16")
     parser.add_argument("--engines", default=",".join(ENGINES))
     add_common(parser)
     given = parser.parse_args()
@@ -60,12 +77,13 @@ def main() -> None:
                 words = ["--engine", engine, "--model", model, "--batch", str(given.batch), "--seconds", str(given.seconds)]
                 found = run([given.peers, ROOT / "benchmarks" / "forward.py", *words]).answer()
                 keep(model, f"forward, {engine}", float(str(found["rate"])), difference=found["difference"])
-            words = ["--backbone", f"timm:{model}", "--weights", "random", "--epochs", "1", "--device", "cuda", "--json", "--quiet"]
-            home = {"FROSTLINE_HOME": str(Path(scratch) / "home" / model)}
-            told = run(
-                [given.frostline, "-m", "frostline", "train", data, "--out", Path(scratch) / f"run-{model}", *words], env=home
-            ).answer()
-            keep(model, "frostline's features", given.images / told["seconds"]["features"])
+            for precision in given.precisions.split(","):
+                words = ["--backbone", f"timm:{model}", "--weights", "random", "--precision", precision, "--epochs", "1"]
+                place = Path(scratch) / f"{model}-{precision}"
+                command = [given.frostline, "-m", "frostline", "train", data, "--out", place / "run", *words, "--device", "cuda"]
+                told = run([*command, "--json", "--quiet"], env={"FROSTLINE_HOME": str(place / "home")}).answer()
+                rate = given.images / told["seconds"]["features"]
+                keep(model, f"frostline's features, {precision}", rate, difference=difference(model, precision, data), engine=told["engine"])
         cores = len(os.sched_getaffinity(0))
         for threads, rate in decode_rates(sorted(data.rglob("*.jpg")), sorted({1, 2, cores}), 3, given.seconds).items():
             keep("decode", f"{threads} threads", rate)

@@ -112,3 +112,22 @@ def test_no_records_no_tables(harness, tmp_path):
     harness("page").write_page(tmp_path)
     assert (tmp_path / "benchmarks.md").read_text().startswith("# Benchmarks")
     assert not (tmp_path / "benchmarks.svg").exists()
+
+
+def test_features_on_a_gpu_are_held_against_the_fastest_exact_forward_pass(harness, tmp_path):
+    def measured(what, rate, **more):
+        facts = {"kind": "gpu", "session": "1", "machine": "m", "command": "c", "versions": {}}
+        return {**facts, "model": "resnet50", "what": what, "rate": rate, **more}
+
+    write(
+        tmp_path,
+        contest("cold", "1", **ran(6.0)),
+        measured("forward, cuda", 2000.0, difference=4e-4),
+        measured("forward, cuda-bf16", 8000.0, difference=5e-3),
+        measured("frostline's features, fp32", 1900.0, difference=4e-4),
+        measured("frostline's features, bf16", 4000.0, difference=5e-3),
+    )
+    harness("page").write_page(tmp_path)
+    page = (tmp_path / "benchmarks.md").read_text()
+    assert "| resnet50 | frostline's features, fp32 | 1900 | 0.95 |" in page
+    assert "| resnet50 | frostline's features, bf16 | 4000 | 2.00 |" in page  # of the exact one; that of its own precision stands beside it
