@@ -5,8 +5,8 @@
 Weights are random, which changes no speed. Forward alone: ``forward.py`` on tensors that are on the device already. Decoding alone:
 frostline's own functions, in one thread up to as many as there are cores. frostline: the feature part of ``frostline train``, nothing
 cached, in every precision of ``--precisions``; beside it the relative L2 difference of its features of 64 images from those of the CPU in
-fp32. Without a GPU it says so and ends well. ``--frostline`` and ``--peers`` may be the same interpreter; ``gpu.sh`` runs it, and the tests,
-on a machine that has neither frostline nor a network.
+fp32. Without a GPU it says so and ends well. ``--frostline`` and ``--peers`` may be the same interpreter; ``gpu.sh`` runs it, and the
+tests, on a machine that has neither frostline nor a network.
 """
 
 from __future__ import annotations
@@ -83,7 +83,8 @@ def main() -> None:
                 command = [given.frostline, "-m", "frostline", "train", data, "--out", place / "run", *words, "--device", "cuda"]
                 told = run([*command, "--json", "--quiet"], env={"FROSTLINE_HOME": str(place / "home")}).answer()
                 rate = given.images / told["seconds"]["features"]
-                keep(model, f"frostline's features, {precision}", rate, difference=difference(model, precision, data), engine=told["engine"])
+                apart = difference(model, precision, data)
+                keep(model, f"frostline's features, {precision}", rate, difference=apart, engine=told["engine"])
         cores = len(os.sched_getaffinity(0))
         for threads, rate in decode_rates(sorted(data.rglob("*.jpg")), sorted({1, 2, cores}), 3, given.seconds).items():
             keep("decode", f"{threads} threads", rate)
