@@ -41,7 +41,9 @@ def write_program(program: nn.Module, example: torch.Tensor, path: Path, about: 
 
 def load_program(path: Path) -> Answer:
     """The file at work, for pictures as the program takes them."""
-    program = torch.export.load(path).module()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # older torch warns of its own way to read the file
+        program = torch.export.load(path).module()
 
     def answer(pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         with torch.no_grad():
