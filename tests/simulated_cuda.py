@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
+from torch.nn.parameter import UninitializedTensorMixin
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -56,7 +57,7 @@ class Marks:
             self._most = 2 * len(self._marked) + 4096
 
     def __contains__(self, tensor: torch.Tensor) -> bool:
-        return tensor.untyped_storage()._cdata in self._marked
+        return not isinstance(tensor, UninitializedTensorMixin) and tensor.untyped_storage()._cdata in self._marked
 
 
 class Machine:
