@@ -202,7 +202,7 @@ class Machine:
 
     def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         handler = _HANDLERS.get(func)
-        if handler is not None and (args and isinstance(args[0], torch.Tensor) or func in _MAKERS):
+        if handler is not None and ((args and isinstance(args[0], torch.Tensor)) or func in _MAKERS):
             return handler(self, func, args, kwargs)
         if getattr(func, "__name__", "") == "__get__":
             return func(*args, **kwargs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import shutil
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 from safetensors.torch import load_file
 from torch import nn
@@ -17,17 +19,18 @@ from torch.utils.data import TensorDataset
 
 import frostline as fl
 from frostline import ImageClassifier, ImageSet, TransferModel, explaining, pipeline, read_run, use
-from frostline.advise.advice import advise, advice_json
+from frostline.advise.advice import advice_json, advise
 from frostline.data import read_data
 from frostline.export.write import export
 from frostline.extractor import FeatureExtractor
+from frostline.features.pixels import load_image
 from frostline.fitting import EpochDone
 from frostline.quality.examination import examine
 from frostline.recipe import make_recipe
 from frostline.report.write import write_report
+from frostline.serve.batcher import Batcher
 from frostline.serve.explain import Explainer
 from simulated_cuda import simulated_cuda
-
 
 JOBS: dict[str, dict[str, Any]] = {
     "linear": {},
@@ -69,6 +72,16 @@ JOBS: dict[str, dict[str, Any]] = {
     },
 }
 
+SLOW = ("best depth", "sweep of depths")
+
+
+def small_vit() -> TransferModel:
+    torch.manual_seed(0)
+    sizes = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
+    net = timm.create_model("vit_tiny_patch16_224", num_classes=0, **sizes)
+    net.preprocess = fl.Preprocess(crop=(32, 32), resize=32)
+    return TransferModel(fl.open_backbone(net), num_classes=2)
+
 
 def on(device: str) -> contextlib.AbstractContextManager[object]:
     return simulated_cuda() if device == "cuda" else contextlib.nullcontext()
@@ -109,7 +122,7 @@ def on_both(tiny, images, tmp_path):
     return {device: trained(tmp_path, images, device) for device in ("cpu", "cuda")}
 
 
-@pytest.mark.parametrize("job", JOBS)
+@pytest.mark.parametrize("job", [pytest.param(j, marks=pytest.mark.slow) if j in SLOW else j for j in JOBS])
 def test_a_job_gives_what_it_gives_on_the_cpu(job, tiny, images, tmp_path):
     assert_same_run(*(trained(tmp_path, images, device, **JOBS[job]) for device in ("cpu", "cuda")))
 
@@ -143,8 +156,7 @@ def test_a_resumed_run_is_the_same(tiny, images, tmp_path):
     how: dict[str, Any] = {"cache": tmp_path / "cuda cache", "offline": True}
     with on("cuda"):
         with pytest.raises(KeyboardInterrupt):
-            stop = lambda: KeyboardInterrupt() if len(seen) == 5 else None  # noqa: E731
-            pipeline.train(recipe, tmp_path / "cuda", listen=listen, stop=stop, **how)
+            pipeline.train(recipe, tmp_path / "cuda", listen=listen, stop=lambda: KeyboardInterrupt() if len(seen) == 5 else None, **how)
         pipeline.train(recipe, tmp_path / "cuda", listen=listen, resume=True, **how)
     assert_same_run(whole, tmp_path / "cuda")
 
@@ -157,19 +169,24 @@ def test_what_a_run_is_used_for(on_both, images, tmp_path):
             run = read_run(folder, offline=True)
             scores, _ = use.evaluate(run, images, cache=tmp_path / device / "again", device=device)
             answers = [p.probabilities for p in use.predict(run, files, device=device)]
-            shown = [(e.probabilities, e.heat, e.similar) for e in explaining.explain(run, files, device=device)]
+            shown = [(e.probabilities, e.heat, e.nearest) for e in explaining.explain(run, files, device=device)]
             labeller = use.Labeller(run, device)
-            served = Explainer(labeller)(run.model.opened.preprocess.pixels(_opened(files[0])), "red")
-        found[device] = [scores.log_loss, answers, [s[0] for s in shown], [h.tolist() for _, h, _ in shown], served["heat"]]
-        assert [[s.path for s in similar] for _, _, similar in shown]
+            served = Explainer(labeller)(run.model.opened.preprocess.pixels(load_image(files[0])), "red")
+            asked = asyncio.run(_served(labeller, files))
+        found[device] = [scores.log_loss, answers, asked, [s[0] for s in shown], [h.tolist() for _, h, _ in shown], served["heat"]]
+        assert all(nearest for _, _, nearest in shown)
     for ours, theirs in zip(found["cpu"], found["cuda"], strict=True):
         assert _flat(ours) == pytest.approx(_flat(theirs), abs=1e-4)
 
 
-def _opened(path: Path) -> Any:
-    from frostline.data.decode import load_image
-
-    return load_image(path)
+async def _served(labeller: use.Labeller, files: list[Path]) -> list[Any]:
+    """Answers from the server's queue, whose network runs in a thread of its own."""
+    batcher = Batcher(labeller, 64)
+    batcher.start()
+    try:
+        return [a.probabilities for a in await batcher.ask([(f.name, f.read_bytes()) for f in files])]
+    finally:
+        await batcher.close()
 
 
 def _flat(value: Any) -> list[float]:
@@ -197,7 +214,7 @@ def test_what_looks_at_images(tiny, images, tmp_path):
             quality = examine(recipe, cache=tmp_path / device, listen=lambda _: None, offline=True)
             ready = pipeline.extract(recipe, cache=tmp_path / f"{device} extracted", listen=lambda _: None, offline=True)
         evidence = advice_json(advice)
-        found[device] = [evidence["evidence"][0]["depths"], len(quality.suspects), ready.extracted.forwarded]
+        found[device] = [[e["depths"] for e in evidence["evidence"].values()], len(quality.suspects), ready.extracted.forwarded]
     assert json.dumps(found["cpu"][0]) == json.dumps(found["cuda"][0])
     assert found["cpu"][1:] == found["cuda"][1:]
 
@@ -249,4 +266,4 @@ def test_adapters_and_heads_go_where_the_backbone_is(tiny):
 def test_the_folder_of_a_run_says_where_it_was_made(on_both):
     shutil.rmtree(on_both["cpu"])
     said = json.loads((on_both["cuda"] / "environment.json").read_text())
-    assert said["device"] == "cuda simulated"
+    assert said["device"] == "cuda:0 simulated"

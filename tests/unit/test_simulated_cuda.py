@@ -100,9 +100,7 @@ def _assigned() -> nn.Module:
 
 def _fused(step: torch.Tensor) -> None:
     state = [[there()] for _ in range(4)]
-    torch._fused_adamw_(
-        *state, [], [step], lr=0.1, beta1=0.9, beta2=0.99, weight_decay=0.0, eps=1e-8, amsgrad=False, maximize=False
-    )
+    torch._fused_adamw_(*state, [], [step], lr=0.1, beta1=0.9, beta2=0.99, weight_decay=0.0, eps=1e-8, amsgrad=False, maximize=False)
 
 
 @pytest.mark.parametrize("name", MADE)
@@ -114,7 +112,7 @@ def test_what_is_made_there_is_there(name: str) -> None:
 
 @pytest.mark.parametrize("name", MIXED)
 def test_devices_that_are_mixed_are_found(name: str) -> None:
-    with pytest.raises(RuntimeError, match="same device|different device|device type for generator"):
+    with pytest.raises(RuntimeError, match=r"same device|different device|device type for generator"):
         MIXED[name]()
 
 
