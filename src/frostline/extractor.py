@@ -98,7 +98,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
             freeze(opened.body, trainable=(), pinned=[n for n, _ in opened.body.named_modules()])
             opened.body.to(device)
             with evaluating(opened.body):
-                layout = Layout.of([opened.body(opened.example(2).to(device))])
+                layout = Layout.of([opened.body(opened.example(2))])
             if cache is not None:
                 record_backbone(opened, layout.parts[0].shape, cache)
         else:

@@ -79,7 +79,7 @@ class TransferModel(nn.Module):
 
     def example(self, batch: int = 1) -> torch.Tensor:
         """A batch of pictures as the model takes them, ``(batch, 3, H, W)`` float32 on its device, all values different."""
-        images = self.opened.example(batch)
-        noise = torch.linspace(-1, 1, images.numel()).view_as(images)
         device = next(self.parameters()).device
-        return (images + noise).to(device).contiguous(memory_format=torch.channels_last)
+        images = self.opened.example(batch).to(device)
+        noise = torch.linspace(-1, 1, images.numel(), device=device).view_as(images)
+        return (images + noise).contiguous(memory_format=torch.channels_last)

@@ -108,12 +108,14 @@ def nested(
     """
     images = at_hand.images["train"] + at_hand.images["val"]
     right, loss, count = 0, 0.0, 0
+    device = resolve_device(recipe.device)
+    at_hand.opened.body.to(device)  # all of it: the run has moved what its head sits on
     for part in parts:
         model = TransferModel(at_hand.opened, recipe.head, len(at_hand.manifest.classes), recipe.seed)
         finished = next(e for e in train(model, part.train, part.val) if isinstance(e, Finished))
         calibrated(model.head, finished, recipe.seed)
         run = Run(Path(), recipe, {}, at_hand.manifest.classes, model)
-        prefix = run.prefix_as_trained(resolve_device(recipe.device), images, cache)
+        prefix = run.prefix_as_trained(device, images, cache)
         scores, _ = evaluate_images(run, part.held, prefix, cache=cache)
         right, loss, count = right + round(scores.accuracy * scores.n), loss + scores.log_loss * scores.n, count + scores.n
     return Nested(count, right / count, wilson(right, count), loss / count, len(parts))

@@ -167,6 +167,6 @@ def _described(opened: Backbone, body: nn.Module, shape: tuple[int, ...]) -> Bac
 
 
 def noise_pictures(opened: Backbone) -> torch.Tensor:
-    """Two pictures of noise: of black ones more might look the same than is."""
+    """Two pictures of noise, on the backbone's device: of black ones more might look the same than is."""
     random = torch.randint(0, 256, (2, 3, *opened.preprocess.crop), generator=stream(0, "pictures for the last map"))
-    return opened.preprocess.normalise(random.to(torch.uint8))
+    return opened.preprocess.normalise(random.to(opened.device, torch.uint8))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 
 import torch
@@ -49,7 +50,12 @@ class Backbone:
         """Whether anybody can get the very same weights again by name, so that a run need not store them."""
         return self.weights == "default" and not self.report.source.startswith("built by")
 
+    @property
+    def device(self) -> torch.device:
+        """Where the body is."""
+        return next((t.device for t in itertools.chain(self.body.parameters(), self.body.buffers())), torch.device("cpu"))
+
     def example(self, batch: int = 1) -> torch.Tensor:
-        """A batch of black pictures, as the body takes them: ``(batch, 3, H, W)`` float32."""
+        """A batch of black pictures, as the body takes them: ``(batch, 3, H, W)`` float32 on its device."""
         height, width = self.preprocess.crop
-        return self.preprocess.normalise(torch.zeros(batch, 3, height, width, dtype=torch.uint8))
+        return self.preprocess.normalise(torch.zeros(batch, 3, height, width, dtype=torch.uint8, device=self.device))

@@ -73,7 +73,7 @@ def heat_of(run: Run) -> Heat | str:
         with evaluating(mapped):
             return cast("torch.Tensor", mapped(images.contiguous(memory_format=torch.channels_last)))
 
-    images = noise_pictures(run.model.opened).to(next(body.parameters()).device)
+    images = noise_pictures(run.model.opened)
     with evaluating(body), torch.no_grad():
         found, wanted = last_map(images), cast("torch.Tensor", body(images))
     if found.ndim != 4 or found.shape[1] != wanted.shape[1]:

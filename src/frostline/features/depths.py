@@ -102,7 +102,7 @@ def at_depths(opened: Backbone) -> Depths:
     """
     network = opened.body
     with evaluating(network), torch.no_grad():
-        example = noise_pictures(opened).to(next(network.parameters()).device)
+        example = noise_pictures(opened)
         given: torch.Tensor = network(example)
         end = _pool_of(tuple(given.shape[1:]))
         alone = _EndOnly(network, end)
@@ -138,7 +138,7 @@ def up_to(opened: Backbone, block: str) -> Backbone:
             raise HeadError(
                 f"{opened.name} cannot be cut: its forward pass cannot be read ({fault})", where=f"--head ...@{block}"
             ) from fault
-        example = noise_pictures(opened).to(next(network.parameters()).device)
+        example = noise_pictures(opened)
         shapes = output_shapes(network, [str(n.target) for n in nodes.values()], example[:1])
     known = {name: node for name, node in nodes.items() if _poolable(shapes, node)}
     if block not in known:
