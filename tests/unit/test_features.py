@@ -450,6 +450,7 @@ def test_a_batch_of_a_gpu_is_another_key_and_its_shards_are_whole_batches(opened
     assert not store.missing(listed.digests)
 
 
+@pytest.mark.gpu
 def test_what_is_fetched_is_what_was_there_when_it_was_begun():
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     values = torch.arange(1 << 20, device=device, dtype=torch.float32)
@@ -504,6 +505,7 @@ def test_a_cut_moves_to_the_nearest_place_where_less_crosses():
     assert all(torch.equal(c.suffix(c.prefix(x)), net(x)) for c in cuts)
 
 
+@pytest.mark.gpu
 def test_pictures_that_are_there_are_not_copied_and_a_gpu_gets_the_same():
     pictures = torch.arange(2 * 3 * 4 * 4, dtype=torch.uint8).view(2, 3, 4, 4)
     assert sent(pictures, torch.device("cpu")) is pictures
