@@ -45,6 +45,19 @@ def test_what_cannot_be_extracted_is_refused(frostline, images, flags, what):
     assert done.stderr.count("\n") <= 2
 
 
+def test_a_cache_that_cannot_be_written_is_told_at_once_whoever_would_write(frostline, images, filled, hymenoptera, tmp_path):
+    run, place = tmp_path / "run", tmp_path / "file" / "c"
+    (tmp_path / "file").write_text("no folder")
+    assert frostline("train", images, *TINY, "--epochs", "1", "--cache-dir", filled[0], "--out", run).returncode == 0
+    for command in (("extract", hymenoptera), ("train", hymenoptera, "--out", tmp_path / "other"), ("evaluate", run, images)):
+        done = frostline(*command, "--cache-dir", place, *(TINY if command[0] != "evaluate" else ()))
+        assert done.returncode == 2
+        assert done.stderr.splitlines()[-1].startswith(f"frostline: {place}")
+        assert "cannot be written (Not a directory)" in done.stderr
+        assert "to cache:" not in done.stderr
+    assert frostline("train", hymenoptera, *TINY, "--no-cache", "--epochs", "1", "--cache-dir", place, "--out", run / "b").returncode == 0
+
+
 def test_extract_wants_images(frostline):
     done = frostline("extract")
     assert (done.returncode, "no images were named" in done.stderr) == (2, True)

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
-from frostline._atomic import write_bytes, write_text
+from frostline._atomic import check_writable, write_bytes, write_text
 from frostline._digest import bytes_digest, file_digest, settings_digest
 from frostline.errors import CacheError
 from frostline.features.key import BATCH, FeatureKey
@@ -74,12 +74,29 @@ class FeatureStore:
     @staticmethod
     def claimed(root: Path, key: FeatureKey) -> set[str]:
         """Digests of the images that the records of a key name, unverified: enough to guess whether something will be computed."""
-        found: set[str] = set()
-        for record in (root / "features" / key.digest[:32]).glob("*.json"):
-            with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
-                values = cast("dict[str, Any]", json.loads(record.read_bytes()))
-                found.update(values.get("digests", ()), values.get("skipped", ()))
-        return found
+        return _named_in(root / "features" / key.digest[:32])
+
+    @staticmethod
+    def check_writable(root: Path, prefix: Mapping[str, object], digests: Sequence[str]) -> None:
+        """Refuse features of a prefix that are not there and cannot be written, before it is known which engine computes them.
+
+        Args:
+            root: the cache folder.
+            prefix: see :func:`frostline.features.key.prefix_settings`.
+            digests: of the images whose features are wanted.
+
+        Raises:
+            CacheError: the folder cannot be written, and some of the images are in no store of this prefix, whatever its engine.
+        """
+        try:
+            check_writable(root / "features")
+        except OSError as fault:
+            missing = set(digests)
+            for marker in (root / "features").glob("*/key.json"):
+                if missing and _is_of(marker, prefix):
+                    missing -= _named_in(marker.parent)
+            if missing:
+                raise _unwritable(root, fault) from fault
 
     def refresh(self, *, locked: bool = False) -> None:
         """Read which shards there are; each is verified the first time.
@@ -200,6 +217,25 @@ class FeatureStore:
         self.rows.update({d: (record_path.stem, i) for i, d in enumerate(record["digests"])})
         self.skipped.update(record["skipped"])
         self.error = max(self.error, record["error"])
+
+
+def _named_in(folder: Path) -> set[str]:
+    """Digests of the images that the records in a folder name, unverified."""
+    found: set[str] = set()
+    for record in folder.glob("*.json"):
+        with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
+            values = cast("dict[str, Any]", json.loads(record.read_bytes()))
+            found.update(values.get("digests", ()), values.get("skipped", ()))
+    return found
+
+
+def _is_of(marker: Path, prefix: Mapping[str, object]) -> bool:
+    """Whether a store, by its key, holds features of a prefix."""
+    try:
+        kept = cast("dict[str, Any]", json.loads(marker.read_bytes()))
+        return settings_digest({n: kept.get(n) for n in prefix}) == settings_digest(prefix)
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def _read_shard(record_path: Path, rows_path: Path) -> tuple[dict[str, Any], np.ndarray[Any, Any]]:
