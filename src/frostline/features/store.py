@@ -54,6 +54,7 @@ class FeatureStore:
         rows: for every image digest, the shard that holds it and the row there.
         skipped: images that are no pictures: digest and reason.
         shards: memory maps, by name.
+        unreadable: names of shards that are there and cannot be read, which says nothing against them.
         error: the largest relative L2 difference of a shard from what was computed; 0 in float32.
     """
 
@@ -63,6 +64,7 @@ class FeatureStore:
     skipped: dict[str, str] = field(default_factory=dict[str, str])
     error: float = 0.0
     shards: dict[str, np.ndarray[Any, Any]] = field(default_factory=dict[str, "np.ndarray[Any, Any]"])
+    unreadable: set[str] = field(default_factory=set[str])
 
     @staticmethod
     def open(root: Path, key: FeatureKey) -> FeatureStore:
@@ -206,7 +208,9 @@ class FeatureStore:
                 self._open_shard(record_path, locked=locked)
             elif fault.errno in (errno.EMFILE, errno.ENFILE):
                 raise _too_many(self.folder) from fault
-            elif locked and isinstance(fault, FileNotFoundError):  # any other says nothing against the shard: the disk is away, or not ours
+            elif not isinstance(fault, FileNotFoundError):  # says nothing against the shard: the disk is away, or it is not ours
+                self.unreadable.add(record_path.stem)
+            elif locked:
                 _remove(record_path, rows_path)
             return
         except (ValueError, KeyError, TypeError, EOFError, AttributeError):
@@ -214,6 +218,7 @@ class FeatureStore:
                 _remove(record_path, rows_path)
             return
         self.shards[record_path.stem] = rows
+        self.unreadable.discard(record_path.stem)
         self.rows.update({d: (record_path.stem, i) for i, d in enumerate(record["digests"])})
         self.skipped.update(record["skipped"])
         self.error = max(self.error, record["error"])
