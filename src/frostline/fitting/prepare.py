@@ -266,5 +266,5 @@ def _usable(images: ImageSet, skipped: dict[str, str], what: str) -> ImageSet:
         raise DataError(f"none of the {len(images)} {what} files is an image that can be read")
     if what == "training" and (lost := sorted(set(images.labels) - set(left.labels))):
         like = images.paths[images.labels.index(lost[0])]
-        raise DataError(f"class number {lost[0]}, that of {like}, has no readable training image left")
+        raise DataError(f"class number {lost[0]}, that of {like}, has no readable training image left", label=lost[0])
     return left
