@@ -608,3 +608,21 @@ def test_classifier_sweeps_saves_and_loads(tiny, images, tmp_path):
     paths = sorted(images.rglob("*.png"))[:4]
     np.testing.assert_array_equal(loaded.predict_proba(paths), classifier.predict_proba(paths))
     assert ImageClassifier("tiny_net:build", head="ridge").fit(images).summary_["solved"]["folds"] == 5
+
+
+def test_a_ridge_of_many_classes_takes_no_more_than_its_answers(monkeypatch):
+    """The factors are found for one strength after the other: side by side they took five times what the answers take."""
+    answers = torch.randn(6, 40, 30, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    labels = torch.arange(40) % 30
+    largest: list[int] = []
+    softmax = torch.Tensor.softmax
+
+    def noted(values, dim):
+        largest.append(values.numel())
+        return softmax(values, dim)
+
+    monkeypatch.setattr(torch.Tensor, "softmax", noted)
+    found = logit_scales(answers, labels)
+    assert max(largest) == answers[0].numel()
+    alone = torch.cat([logit_scales(own[None], labels) for own in answers])
+    assert torch.equal(found, alone)
