@@ -49,6 +49,17 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode("utf-8", errors="backslashreplace"))
 
 
+def check_writable(folder: Path) -> None:
+    """Find out whether files can be made in a folder, which is made where it is not there; nothing else is left behind.
+
+    Raises:
+        OSError: they cannot.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        pass
+
+
 def _umask() -> int:
     current = os.umask(0)
     os.umask(current)

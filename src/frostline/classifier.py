@@ -20,6 +20,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from frostline._device import resolve_device
 from frostline.backbone import open_backbone
+from frostline.data._classes import naming
 from frostline.data._names import listed
 from frostline.data.manifest import ImageRecord, Manifest
 from frostline.data.read import read_labelled
@@ -155,7 +156,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
                 for s in ("train", "val")
             ]
             cache = None if self.cache_dir is None else Path(self.cache_dir)
-            events = self._fitted(model, recipe, parts, cache)
+            with naming(manifest.classes):
+                events = self._fitted(model, recipe, parts, cache)
             assert isinstance(events[-1], Finished)
             finished, calibration = calibrated(model.head, events[-1], self.random_state)
             run = Run(Path(), recipe, {}, manifest.classes, model)

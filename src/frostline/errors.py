@@ -18,15 +18,17 @@ class FrostlineError(Exception):
         fact: what was found and what was expected, without a trailing full stop.
         where: the path, flag or layer concerned.
         advice: what to do instead, in the imperative.
+        label: of the class concerned, which the fact calls ``class number N``; see :func:`frostline.data._classes.naming`.
     """
 
     exit_code = 2
 
-    def __init__(self, fact: str, *, where: object = None, advice: str | None = None) -> None:
+    def __init__(self, fact: str, *, where: object = None, advice: str | None = None, label: int | None = None) -> None:
         super().__init__(fact)
         self.fact = fact
         self.where = None if where is None else str(where)
         self.advice = advice
+        self.label = label
 
     def at(self, where: object, advice: str | None = None) -> Self:
         """Add what only the caller knows, unless deeper code said it already."""

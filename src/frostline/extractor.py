@@ -104,7 +104,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         else:
             layout = Layout((Crossing(feature_shape(opened)),))
         subject = backbone_subject(opened, weights=opened.digest, device=device, precision=self.precision, engine="auto")
-        return Prefix(choose_engine(subject, images, cache), opened.preprocess, device, layout, subject.settings)
+        return Prefix(choose_engine(subject, images, cache, wanted=images), opened.preprocess, device, layout, subject.settings)
 
     def _on_record(self, images: ImageSet, cache: Path, device: torch.device) -> Backbone | None:
         """The backbone as it was recorded, where that is enough: a search transforms the same pictures again and again."""

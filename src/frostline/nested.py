@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from frostline._device import resolve_device
+from frostline.data._classes import naming
 from frostline.errors import RecipeError
 from frostline.features.images import ImageSet
 from frostline.fitting.calibrate import calibrated
@@ -60,16 +61,21 @@ class Part:
     held: ImageSet
 
 
-def parts_of(recipe: Recipe, images: ImageSet) -> list[Part]:
+def parts_of(recipe: Recipe, at_hand: AtHand) -> list[Part]:
     """The images of each model; asked for before anything is trained, for they may be too few.
 
     Args:
         recipe: what to do; ``recipe.nested`` is the number of folds.
-        images: of training and validation together.
+        at_hand: its images of training and validation are taken together.
 
     Raises:
         RecipeError: a class has too few images, or groups of them.
     """
+    with naming(at_hand.manifest.classes):
+        return _parts(recipe, at_hand.images["train"] + at_hand.images["val"])
+
+
+def _parts(recipe: Recipe, images: ImageSet) -> list[Part]:
     found: list[Part] = []
     spec = HeadSpec.parse(recipe.head)
     for fold in stratified_folds(torch.tensor(images.labels), recipe.nested, recipe.seed, images.units):
@@ -112,7 +118,8 @@ def nested(
     at_hand.opened.body.to(device)  # all of it: the run has moved what its head sits on
     for part in parts:
         model = TransferModel(at_hand.opened, recipe.head, len(at_hand.manifest.classes), recipe.seed)
-        finished = next(e for e in train(model, part.train, part.val) if isinstance(e, Finished))
+        with naming(at_hand.manifest.classes):
+            finished = next(e for e in train(model, part.train, part.val) if isinstance(e, Finished))
         calibrated(model.head, finished, recipe.seed)
         run = Run(Path(), recipe, {}, at_hand.manifest.classes, model)
         prefix = run.prefix_as_trained(device, images, cache)

@@ -10,6 +10,7 @@ from typing import Any
 
 from frostline._device import resolve_device
 from frostline.backbone import open_backbone
+from frostline.data._classes import naming
 from frostline.data.views import Views
 from frostline.errors import PlanError
 from frostline.familiar import write_familiar
@@ -73,7 +74,7 @@ def train(
     (check_begun if resume else claim)(out)
     at_hand = gather(recipe, cache, offline=offline)
     tested = at_hand.images["test"]
-    parts = parts_of(recipe, at_hand.images["train"] + at_hand.images["val"]) if recipe.nested and not len(tested) else ()
+    parts = parts_of(recipe, at_hand) if recipe.nested and not len(tested) else ()
     identity = identity_of(at_hand.manifest, at_hand.digests, at_hand.model.opened, resolve_device(recipe.device))
     journal = Journal.resume(out, identity) if resume else Journal(out)
     if resume:
@@ -83,7 +84,7 @@ def train(
     budget = None if recipe.budget is None else Budget(seconds_of(recipe.budget), began - startup, len(at_hand.images["test"]))
     if budget is not None:
         budget.begin()
-    for event in _fit(recipe, at_hand.model, (at_hand.images["train"], at_hand.images["val"]), cache, journal.snapshot, budget):
+    for event in _events(recipe, at_hand, cache, journal.snapshot, budget):
         if not events and not resume:
             begin(out, recipe, identity)
         if not isinstance(event, StepDone | FeatureProgress):
@@ -112,6 +113,11 @@ def train(
 
 def _prefix(run: Run, at_hand: AtHand, cache: Path | None) -> Prefix:
     return run.prefix_as_trained(resolve_device(run.recipe.device), at_hand.images["train"] + at_hand.images["val"], cache)
+
+
+def _events(recipe: Recipe, at_hand: AtHand, cache: Path | None, resume: Snapshot | None, budget: Budget | None) -> Iterator[Event]:
+    with naming(at_hand.manifest.classes):
+        yield from _fit(recipe, at_hand.model, (at_hand.images["train"], at_hand.images["val"]), cache, resume, budget)
 
 
 def _fit(
@@ -172,8 +178,9 @@ def extract(recipe: Recipe, *, cache: Path, listen: Listener, offline: bool = Fa
     compute = Compute(cache, False, recipe.device, recipe.precision, recipe.engine, recipe.storage)
     prefix = prefix_of(parts, model.opened, trained, compute, on)
     ready: FeaturesReady | None = None
-    for event in prepare(parts, prefix, labelled, views, compute, recipe.seed):
-        ready = event if isinstance(event, FeaturesReady) else ready
-        listen(event)
+    with naming(manifest.classes):
+        for event in prepare(parts, prefix, labelled, views, compute, recipe.seed):
+            ready = event if isinstance(event, FeaturesReady) else ready
+            listen(event)
     assert ready is not None  # prepare ends with it
     return ready

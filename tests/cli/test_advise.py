@@ -162,7 +162,7 @@ def test_nested_cross_validation_with_few_groups(frostline, in_two_groups, tmp_p
     assert json.loads(ran.stdout)["nested"]["folds"] == 2
     ran = frostline("train", in_two_groups, *TINY, "--nested", "3", "--head", "ridge", "--out", tmp_path / "solved")
     assert ran.returncode == 2
-    assert "class number 1 has too few groups of training images" in ran.stderr
+    assert "class red has too few groups of training images" in ran.stderr
     assert not (tmp_path / "solved").exists()
 
 

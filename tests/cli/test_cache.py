@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from frostline.features.inventory import beyond, damaged, entries, older_than, remove
+from frostline.cli.cache import verify
+from frostline.features.inventory import Checked, beyond, checked, entries, older_than, remove
 
 TINY = ("--backbone", "tiny_net:build")
 
@@ -45,6 +49,19 @@ def test_what_cannot_be_extracted_is_refused(frostline, images, flags, what):
     assert done.stderr.count("\n") <= 2
 
 
+def test_a_cache_that_cannot_be_written_is_told_at_once_whoever_would_write(frostline, images, filled, hymenoptera, tmp_path):
+    run, place = tmp_path / "run", tmp_path / "file" / "c"
+    (tmp_path / "file").write_text("no folder")
+    assert frostline("train", images, *TINY, "--epochs", "1", "--cache-dir", filled[0], "--out", run).returncode == 0
+    for command in (("extract", hymenoptera), ("train", hymenoptera, "--out", tmp_path / "other"), ("evaluate", run, images)):
+        done = frostline(*command, "--cache-dir", place, *(TINY if command[0] != "evaluate" else ()))
+        assert done.returncode == 2
+        assert done.stderr.splitlines()[-1].startswith(f"frostline: {place}")
+        assert "cannot be written (Not a directory)" in done.stderr
+        assert "to cache:" not in done.stderr
+    assert frostline("train", hymenoptera, *TINY, "--no-cache", "--epochs", "1", "--cache-dir", place, "--out", run / "b").returncode == 0
+
+
 def test_extract_wants_images(frostline):
     done = frostline("extract")
     assert (done.returncode, "no images were named" in done.stderr) == (2, True)
@@ -66,6 +83,56 @@ def test_the_cache_is_listed_verified_and_emptied(frostline, filled):
     assert not shard.exists()
     assert "1 entries removed" in frostline("cache", "prune", "--all", "--cache-dir", folder).stdout
     assert "0 entries, 0.0 MB" in frostline("cache", "list", "--cache-dir", folder).stdout
+
+
+@contextlib.contextmanager
+def as_nobody():
+    """Files that are root's with mode 0600 are another user's."""
+    if os.name == "nt" or os.getuid() != 0:
+        pytest.skip("only root can be somebody else")
+    os.setresuid(65534, 65534, 0)
+    try:
+        yield
+    finally:
+        os.setresuid(0, 0, 0)
+
+
+@pytest.fixture
+def shared(filled):
+    """A filled cache in a folder that everybody may enter, unlike those of pytest."""
+    with tempfile.TemporaryDirectory() as place:
+        shutil.copytree(filled[0], Path(place) / "c")
+        for path in (Path(place), *Path(place).rglob("*")):
+            path.chmod(0o777)
+        yield Path(place) / "c"
+
+
+def test_what_another_user_does_not_let_us_read_is_not_called_damaged(shared, capsys):
+    (store,) = (shared / "features").iterdir()
+    (shard,) = store.glob("*.npy")
+    broken, closed, engine = store.with_name("e" * 32), store.with_name("f" * 32), shared / "engines" / ("e" * 32)
+    shutil.copytree(store, broken)
+    shutil.copytree(store, closed)
+    engine.mkdir(parents=True)
+    (engine / "engine.json").write_text("{}")
+    (broken / shard.name).write_bytes(b"damaged")
+    for path, mode in ((shard, 0o600), (engine / "engine.json", 0o600), (closed, 0o700), (broken, 0o755)):
+        path.chmod(mode)
+    unreadable = Checked(unreadable=1)
+    with as_nobody():
+        verify(shared)
+        found = {e.path: checked(e) for e in entries(shared)}
+        assert remove(e for e in entries(shared) if e.path == closed) == []
+    assert found == {store: unreadable, closed: unreadable, engine: unreadable, broken: Checked(damaged=1, left=1)}
+    said = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("cannot read 1 part, of another user perhaps: ") for line in said) == 3
+    assert f"left 1 damaged part, in use or not to be removed: features {broken}" in said
+    assert said[-1] == "4 entries checked, 1 had damage, 3 cannot be read in full"
+    broken.chmod(0o777)
+    with as_nobody():
+        assert [checked(e) for e in entries(shared) if e.path == broken] == [Checked(damaged=1)]
+    assert shard.exists()
+    assert (engine / "engine.json").exists()
 
 
 @pytest.mark.parametrize("flags", [(), ("--all", "--max-size", "3"), ("--max-size", "-1"), ("--max-size", "nan"), ("--older-than", "inf")])
@@ -96,7 +163,7 @@ def test_the_oldest_go_first_and_what_is_in_use_stays(tmp_path):
     assert beyond(found, total) == []
     assert [e.path.name for e in beyond(found, total - 1)] == ["0" * 32]
     assert beyond(found, 0) == found
-    assert [damaged(e) for e in found if e.kind == "engine"] == [1]  # its model is missing
+    assert [checked(e).damaged for e in found if e.kind == "engine"] == [1]  # its model is missing
     assert not engine.exists()
     with FileLock(found[0].path / ".lock"):
         assert remove(found[:1]) == []

@@ -171,5 +171,9 @@ def test_a_run_that_failed_before_its_first_step_does_not_block_its_folder(run, 
     shutil.copytree(images, tmp_path / "data")
     for path in (tmp_path / "data" / "red").iterdir():
         path.write_text("no picture")
-    refused(run(tmp_path / "data", "--backbone", "tiny_net:build", "--out", folder, "--quiet"), "no readable training image")
+    refused(
+        run(tmp_path / "data", "--backbone", "tiny_net:build", "--out", folder, "--quiet"),
+        "class red, that of ",
+        "no readable training image",
+    )
     assert run(images, "--backbone", "tiny_net:build", "--epochs", "1", "--out", folder).returncode == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from frostline.backbone.sealed import Sealed, record_backbone, recorded_backbone
 from frostline.data import read_data
 from frostline.data.views import PLAIN
 from frostline.errors import BackboneError, CacheError, EngineError, RunError
-from frostline.features import _openvino, choice, ensure_features, ready
+from frostline.features import _openvino, choice, ensure_features, ready, store
 from frostline.features.choice import FEWEST, choose_engine
 from frostline.features.engine import difference, plain
 from frostline.features.extract import Prefix
@@ -593,3 +594,28 @@ def test_openvino_reports_nothing_of_its_use():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[] 1\n"
+
+
+def test_a_cache_that_cannot_be_written_is_told_before_an_engine_is_chosen(subject, many, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setattr(choice, "_pictures", None)  # nothing is decoded
+    with pytest.raises(CacheError, match=r"file.c: the feature cache cannot be written \(Not a directory\); .*--cache-dir"):
+        choose_engine(subject, many, tmp_path / "file" / "c", wanted=many)
+
+
+def test_where_a_read_only_cache_holds_all_that_is_wanted_nothing_is_refused(subject, many, tmp_path, monkeypatch):
+    some = many.only(range(0, len(many), 2))
+    prefix = Prefix(plain(subject.body, "fp32"), subject.preprocess, CPU, Layout((Crossing((8,)),)), subject.settings)
+    list(ensure_features(FeatureStore.open(tmp_path, prefix.key()), prefix.key(), prefix, some))
+
+    def refuses(folder):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(store, "check_writable", refuses)
+    monkeypatch.setattr(choice, "remember", lambda *_: None)
+    asked = replace(subject, asked="eager")
+    assert choose_engine(asked, many, tmp_path, wanted=some).name == "eager"
+    assert choose_engine(asked, many, tmp_path).name == "eager"  # and its features are not kept
+    for wanted, settings in ((many, asked.settings), (some, {**asked.settings, "weights": "other"})):
+        with pytest.raises(CacheError, match="Read-only file system"):
+            choose_engine(replace(asked, settings=settings), many, tmp_path, wanted=wanted)

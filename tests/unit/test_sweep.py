@@ -14,6 +14,7 @@ from torch import nn
 
 from frostline import Compute, EpochDone, Finished, FreezePlan, ImageClassifier, Options, Phase, TransferModel, fit, pipeline, read_run, use
 from frostline.cli.output import print_summary
+from frostline.data._classes import naming
 from frostline.data.views import Views
 from frostline.errors import HeadError, RecipeError
 from frostline.features import FeatureProgress
@@ -164,6 +165,12 @@ def test_folds_depend_on_the_seed_alone_and_are_fewer_where_a_class_is_small():
 def test_a_class_of_one_image_cannot_be_held_out():
     with pytest.raises(RecipeError, match="class number 1 has one training image"):
         stratified_folds(torch.tensor([0, 0, 0, 1, 2, 2]), 5, 0)
+
+
+def test_whoever_knows_the_classes_has_an_error_name_them():
+    with pytest.raises(RecipeError, match=r"class b\\x1b has one training image") as told, naming(("a", "b\x1b", "c")):
+        stratified_folds(torch.tensor([0, 0, 0, 1, 2, 2]), 5, 0)
+    assert "number" not in str(told.value)
 
 
 def test_what_belongs_together_lies_in_one_fold():
@@ -463,9 +470,9 @@ def test_a_solved_head_goes_through_fit(tiny, images, head):
 def test_a_sweep_chooses_the_engine_once_and_the_cut_is_its_own(tiny, images, monkeypatch):
     chosen = []
 
-    def noted(*given):
+    def noted(*given, **named):
         chosen.append(given)
-        return choose_engine(*given)
+        return choose_engine(*given, **named)
 
     monkeypatch.setattr("frostline.fitting.prepare.choose_engine", noted)
     _, events = run_fit(tiny, images, sweep=4)
@@ -601,3 +608,21 @@ def test_classifier_sweeps_saves_and_loads(tiny, images, tmp_path):
     paths = sorted(images.rglob("*.png"))[:4]
     np.testing.assert_array_equal(loaded.predict_proba(paths), classifier.predict_proba(paths))
     assert ImageClassifier("tiny_net:build", head="ridge").fit(images).summary_["solved"]["folds"] == 5
+
+
+def test_a_ridge_of_many_classes_takes_no_more_than_its_answers(monkeypatch):
+    """The factors are found for one strength after the other: side by side they took five times what the answers take."""
+    answers = torch.randn(6, 40, 30, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    labels = torch.arange(40) % 30
+    largest: list[int] = []
+    softmax = torch.Tensor.softmax
+
+    def noted(values, dim):
+        largest.append(values.numel())
+        return softmax(values, dim)
+
+    monkeypatch.setattr(torch.Tensor, "softmax", noted)
+    found = logit_scales(answers, labels)
+    assert max(largest) == answers[0].numel()
+    alone = torch.cat([logit_scales(own[None], labels) for own in answers])
+    assert torch.equal(found, alone)

@@ -19,6 +19,7 @@ from frostline.advise.recommend import Candidate, Recommendation, recommend
 from frostline.advise.speeds import Speeds, measured_step, module_speed
 from frostline.backbone import Backbone, open_backbone
 from frostline.backbone.open import import_library
+from frostline.data._classes import naming
 from frostline.features.depths import ALL, END
 from frostline.fitting.events import Event
 from frostline.fitting.held import Held
@@ -84,7 +85,8 @@ def advise(
         opened = open_backbone(name, recipe.weights, replace=recipe.replace_layer, offline=offline)
         opened.body.to(device)
         opening = listed + imported[library] + time.perf_counter() - opening
-        evidence = gather_evidence(opened, everything, len(manifest.classes), compute, device, recipe.seed, listen)
+        with naming(manifest.classes):
+            evidence = gather_evidence(opened, everything, len(manifest.classes), compute, device, recipe.seed, listen)
         evidences.append(evidence)
         candidates += candidates_of(opened, evidence, counts, opening)
     return Advice(recommend(candidates, evidences, counts.val), tuple(evidences), time.perf_counter() - began)

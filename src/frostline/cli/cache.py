@@ -40,18 +40,30 @@ def list_(cache_dir: CacheDir = None, json: Json = False) -> None:
 
 @cache.command()
 def verify(cache_dir: CacheDir = None, json: Json = False) -> None:
-    """Check every byte; damaged parts are removed and computed again when they are wanted."""
-    from frostline.features.inventory import damaged, entries
+    """Check every byte; damaged parts are removed and computed again when they are wanted. What cannot be read is told and stays."""
+    from frostline.features.inventory import checked, entries
 
     folder = cache_folder(cache_dir)
-    found = {entry: damaged(entry) for entry in entries(folder)}
-    bad = {e: n for e, n in found.items() if n}
+    found = {entry: checked(entry) for entry in entries(folder)}
+    bad = {e: c for e, c in found.items() if c.damaged}
+    unreadable = {e: c for e, c in found.items() if c.unreadable}
     if json:
-        print_json({"folder": str(folder), "checked": len(found), "damaged": [_as_json(e) | {"parts": n} for e, n in bad.items()]})
+        damaged = [_as_json(e) | {"parts": c.damaged, "left": c.left} for e, c in bad.items()]
+        closed = [_as_json(e) | {"parts": c.unreadable} for e, c in unreadable.items()]
+        print_json({"folder": str(folder), "checked": len(found), "damaged": damaged, "unreadable": closed})
         return
-    for entry, parts in bad.items():
-        print(f"removed {parts} damaged {'part' if parts == 1 else 'parts'}: {entry.kind} {entry.path}")
-    print(f"{len(found)} entries checked, {len(bad)} had damage")
+    for entry, c in bad.items():
+        if c.damaged > c.left:
+            print(f"removed {_parts(c.damaged - c.left, 'damaged ')}: {entry.kind} {entry.path}")
+        if c.left:
+            print(f"left {_parts(c.left, 'damaged ')}, in use or not to be removed: {entry.kind} {entry.path}")
+    for entry, c in unreadable.items():
+        print(f"cannot read {_parts(c.unreadable)}, of another user perhaps: {entry.kind} {entry.path}")
+    print(f"{len(found)} entries checked, {len(bad)} had damage" + (f", {len(unreadable)} cannot be read in full" if unreadable else ""))
+
+
+def _parts(number: int, kind: str = "") -> str:
+    return f"{number} {kind}{'part' if number == 1 else 'parts'}"
 
 
 @cache.command()

@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from frostline.data._names import listed, shown
-from frostline.errors import DataError, near_names
+from frostline.errors import DataError, FrostlineError, near_names
+
+
+@contextlib.contextmanager
+def naming(classes: Sequence[object]) -> Iterator[None]:
+    """Have an error that is raised inside call a class by its name: deep code knows its number only.
+
+    Args:
+        classes: names, in the order of the labels.
+    """
+    try:
+        yield
+    except FrostlineError as fault:
+        if fault.label is not None:
+            fault.fact = fault.fact.replace(f"class number {fault.label}", f"class {shown(classes[fault.label])}")
+            fault.label = None
+        raise
 
 
 def sorted_classes(names: Iterable[str], where: object) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from frostline.features.images import ImageSet
 from frostline.features.key import batch_on
 from frostline.features.pixels import full_batches, pixel_batches
 from frostline.features.ready import Passed, Subject, remember, remembered
+from frostline.features.store import FeatureStore
 
 VERIFIED_ON = 8
 """Images of the job that an engine is verified on: a multiple of what OpenVINO is given at once."""
@@ -51,20 +52,24 @@ def decided_engine(subject: Subject, count: int, cache: Path | None) -> Engine |
     return None if cache is None else remembered(_folder(subject, count, cache), subject)
 
 
-def choose_engine(subject: Subject, images: ImageSet, cache: Path | None) -> Engine:
+def choose_engine(subject: Subject, images: ImageSet, cache: Path | None, *, wanted: ImageSet | None = None) -> Engine:
     """The engine for a prefix: by rule, one that was chosen before, or else the first that passes on images of this job.
 
     Args:
         subject: the prefix, and what was asked for.
         images: of the job; the first that can be decoded are used.
         cache: folder that choices are remembered in; None remembers nothing.
+        wanted: images whose features are to be in the cache afterwards; None where they are not kept there.
 
     Raises:
+        CacheError: features are wanted that are not in the cache, and cannot be written there.
         EngineError: the engine that was asked for is unknown, cannot be had, fails, or gives other numbers.
     """
     decided = decided_engine(subject, len(images), cache)
     if decided is not None:
         return decided
+    if cache is not None and wanted is not None:
+        FeatureStore.check_writable(cache, subject.settings, wanted.digests)
     began = time.perf_counter()
     pictures = _pictures(subject, images)
     if pictures is None:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import stat
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -63,12 +64,25 @@ def entries(cache: Path) -> list[Entry]:
     return sorted(found, key=lambda e: (e.written, str(e.path)))
 
 
-def damaged(entry: Entry) -> int:
-    """Check every byte of an entry against its digest; damaged parts are removed, and computed again when they are wanted.
+@dataclass(frozen=True)
+class Checked:
+    """What was found in an entry.
 
-    Returns:
-        How many parts were damaged.
+    Attributes:
+        damaged: parts that are not what was written.
+        left: of these, parts that could not be removed: another process is writing, or the folder is not ours.
+        unreadable: parts that cannot be read, of another user for example; whether they are damaged is not known, and they stay.
     """
+
+    damaged: int = 0
+    left: int = 0
+    unreadable: int = 0
+
+
+def checked(entry: Entry) -> Checked:
+    """Check every byte of an entry against its digest; damaged parts are removed, and computed again when they are wanted."""
+    if not _can_be_read(entry.path):
+        return Checked(unreadable=1)
     if entry.kind == "features":
         before = len(_records(entry.path))
         store = FeatureStore(entry.path, str(_json(entry.path / "key.json").get("storage", "fp32")))
@@ -78,11 +92,26 @@ def damaged(entry: Entry) -> int:
                 store.refresh(locked=True)
             except OSError:  # another process is writing, or we may not: nothing is removed
                 store.refresh()
-        return before - len(store.shards)
+        damaged = before - len(store.shards) - len(store.unreadable)
+        return Checked(damaged, min(damaged, len(_records(entry.path)) - before + damaged), len(store.unreadable))
+    files = sum(not _can_be_read(p) for p in entry.path.iterdir()) if entry.path.is_dir() else 0
+    if files:
+        return Checked(unreadable=files)
     sound = is_whole(entry.path) if entry.kind == "engine" else is_record(entry.path)
-    if not sound:
-        remove([entry])
-    return int(not sound)
+    return Checked() if sound else Checked(1, 1 - len(remove([entry])))
+
+
+def _can_be_read(path: Path) -> bool:
+    """Whether a file can be read, a folder looked into; of one that is not there, too, it is not known that it cannot."""
+    if path.is_dir():
+        return os.access(path, os.R_OK | os.X_OK)
+    try:
+        path.open("rb").close()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def remove(some: Iterable[Entry]) -> list[Entry]:
@@ -127,12 +156,15 @@ def _is_ours(kind: Kind, path: Path) -> bool:
     if re.fullmatch(r"[0-9a-f]{32}" + (r"\.json" if kind == "backbone" else ""), path.name) is None:
         return False
     marker = {"features": path / "key.json", "engine": path / RECORD, "backbone": path}[kind]
-    return marker.is_file()
+    try:
+        return marker.is_file()
+    except PermissionError:  # by its name it is
+        return True
 
 
 def _entry(kind: Kind, path: Path) -> Entry:
-    files = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
-    sizes = [found for p in files if (found := _stat(p)) is not None]
+    files = [*path.rglob("*")] if path.is_dir() else [path]
+    sizes = [found for p in files if (found := _stat(p)) is not None and stat.S_ISREG(found.st_mode)]
     images = sum(len(cast("list[str]", _json(r).get("digests", []))) for r in _records(path)) if kind == "features" else 0
     written = max((s.st_mtime for s in sizes), default=0.0)
     return Entry(kind, path, _words(kind, path), images, sum(s.st_size for s in sizes), written)
@@ -141,7 +173,7 @@ def _entry(kind: Kind, path: Path) -> Entry:
 def _stat(path: Path) -> os.stat_result | None:
     try:
         return path.stat()
-    except OSError:  # renamed or removed by another process
+    except OSError:  # renamed or removed by another process, or in a folder that is not ours
         return None
 
 

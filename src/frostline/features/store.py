@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
-from frostline._atomic import write_bytes, write_text
+from frostline._atomic import check_writable, write_bytes, write_text
 from frostline._digest import bytes_digest, file_digest, settings_digest
 from frostline.errors import CacheError
 from frostline.features.key import BATCH, FeatureKey
@@ -54,6 +54,7 @@ class FeatureStore:
         rows: for every image digest, the shard that holds it and the row there.
         skipped: images that are no pictures: digest and reason.
         shards: memory maps, by name.
+        unreadable: names of shards that are there and cannot be read, which says nothing against them.
         error: the largest relative L2 difference of a shard from what was computed; 0 in float32.
     """
 
@@ -63,6 +64,7 @@ class FeatureStore:
     skipped: dict[str, str] = field(default_factory=dict[str, str])
     error: float = 0.0
     shards: dict[str, np.ndarray[Any, Any]] = field(default_factory=dict[str, "np.ndarray[Any, Any]"])
+    unreadable: set[str] = field(default_factory=set[str])
 
     @staticmethod
     def open(root: Path, key: FeatureKey) -> FeatureStore:
@@ -74,12 +76,29 @@ class FeatureStore:
     @staticmethod
     def claimed(root: Path, key: FeatureKey) -> set[str]:
         """Digests of the images that the records of a key name, unverified: enough to guess whether something will be computed."""
-        found: set[str] = set()
-        for record in (root / "features" / key.digest[:32]).glob("*.json"):
-            with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
-                values = cast("dict[str, Any]", json.loads(record.read_bytes()))
-                found.update(values.get("digests", ()), values.get("skipped", ()))
-        return found
+        return _named_in(root / "features" / key.digest[:32])
+
+    @staticmethod
+    def check_writable(root: Path, prefix: Mapping[str, object], digests: Sequence[str]) -> None:
+        """Refuse features of a prefix that are not there and cannot be written, before it is known which engine computes them.
+
+        Args:
+            root: the cache folder.
+            prefix: see :func:`frostline.features.key.prefix_settings`.
+            digests: of the images whose features are wanted.
+
+        Raises:
+            CacheError: the folder cannot be written, and some of the images are in no store of this prefix, whatever its engine.
+        """
+        try:
+            check_writable(root / "features")
+        except OSError as fault:
+            missing = set(digests)
+            for marker in (root / "features").glob("*/key.json"):
+                if missing and _is_of(marker, prefix):
+                    missing -= _named_in(marker.parent)
+            if missing:
+                raise _unwritable(root, fault) from fault
 
     def refresh(self, *, locked: bool = False) -> None:
         """Read which shards there are; each is verified the first time.
@@ -189,7 +208,9 @@ class FeatureStore:
                 self._open_shard(record_path, locked=locked)
             elif fault.errno in (errno.EMFILE, errno.ENFILE):
                 raise _too_many(self.folder) from fault
-            elif locked and isinstance(fault, FileNotFoundError):  # any other says nothing against the shard: the disk is away, or not ours
+            elif not isinstance(fault, FileNotFoundError):  # says nothing against the shard: the disk is away, or it is not ours
+                self.unreadable.add(record_path.stem)
+            elif locked:
                 _remove(record_path, rows_path)
             return
         except (ValueError, KeyError, TypeError, EOFError, AttributeError):
@@ -197,9 +218,29 @@ class FeatureStore:
                 _remove(record_path, rows_path)
             return
         self.shards[record_path.stem] = rows
+        self.unreadable.discard(record_path.stem)
         self.rows.update({d: (record_path.stem, i) for i, d in enumerate(record["digests"])})
         self.skipped.update(record["skipped"])
         self.error = max(self.error, record["error"])
+
+
+def _named_in(folder: Path) -> set[str]:
+    """Digests of the images that the records in a folder name, unverified."""
+    found: set[str] = set()
+    for record in folder.glob("*.json"):
+        with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
+            values = cast("dict[str, Any]", json.loads(record.read_bytes()))
+            found.update(values.get("digests", ()), values.get("skipped", ()))
+    return found
+
+
+def _is_of(marker: Path, prefix: Mapping[str, object]) -> bool:
+    """Whether a store, by its key, holds features of a prefix."""
+    try:
+        kept = cast("dict[str, Any]", json.loads(marker.read_bytes()))
+        return settings_digest({n: kept.get(n) for n in prefix}) == settings_digest(prefix)
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def _read_shard(record_path: Path, rows_path: Path) -> tuple[dict[str, Any], np.ndarray[Any, Any]]:

@@ -106,9 +106,9 @@ def choose_depth(
     depths, parts = tapped(model.opened, model.head)
     few = Labelled(sampled(images.train, MOST_JUDGED, given.seed), None)
     large = len(images.everything) * depths.layout.bytes > MOST_BYTES or given.views.augment != "none" or compute.recompute
-    prefix = prefix_of(parts, model.opened, images, compute, device)
-    views, kept = replace(given.views, augment="none"), replace(compute, recompute=False)
-    sources, usable = yield from prepare(parts, prefix, few if large else images, views, kept, given.seed)
+    views, kept, wanted = replace(given.views, augment="none"), replace(compute, recompute=False), few if large else images
+    prefix = prefix_of(parts, model.opened, images, kept, device, wanted)
+    sources, usable = yield from prepare(parts, prefix, wanted, views, kept, given.seed)
     assert isinstance(sources.train, FeatureRows)
     rows = {d: i for i, d in enumerate(usable.train.digests)}
     judged = torch.tensor([rows[d] for d in few.train.digests if d in rows])

@@ -87,6 +87,7 @@ def _too_few(labels: torch.Tensor, name: int) -> RecipeError:
         f"class number {name} has {few}, cross-validation takes at least 2 of every class",
         where="training images",
         advice="add some of that class; training needs no cross-validation with --head linear, no --sweep and no --nested",
+        label=name,
     )
 
 

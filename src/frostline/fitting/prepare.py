@@ -95,16 +95,28 @@ class Sources:
     val: Source | None
 
 
-def prefix_of(parts: Split, opened: Backbone, images: Labelled, compute: Compute, device: torch.device) -> Prefix:
+def prefix_of(
+    parts: Split, opened: Backbone, images: Labelled, compute: Compute, device: torch.device, wanted: Labelled | None = None
+) -> Prefix:
     """The prefix of a split with the engine that runs it.
 
+    Args:
+        parts: the split.
+        opened: the backbone.
+        images: of the job.
+        compute: cache, precision and engine.
+        device: where it runs.
+        wanted: images whose features are wanted; all of the job where None.
+
     Raises:
+        CacheError: features would have to be written to a cache that cannot be written.
         EngineError: the engine that was asked for is not to be had, or gives other numbers.
     """
     if not parts.cut.cached:
         return Prefix(plain(parts.prefix, "fp32", "there is no prefix"), opened.preprocess, device, parts.layout)
     subject = prefix_subject(parts, opened, device=device, precision=compute.precision, engine=compute.engine)
-    engine = choose_engine(subject, images.everything, compute.cache)
+    kept = None if compute.recompute else (wanted or images).everything
+    engine = choose_engine(subject, images.everything, compute.cache, wanted=kept)
     return Prefix(engine, opened.preprocess, device, parts.layout, subject.settings, compute.storage)
 
 
@@ -254,5 +266,5 @@ def _usable(images: ImageSet, skipped: dict[str, str], what: str) -> ImageSet:
         raise DataError(f"none of the {len(images)} {what} files is an image that can be read")
     if what == "training" and (lost := sorted(set(images.labels) - set(left.labels))):
         like = images.paths[images.labels.index(lost[0])]
-        raise DataError(f"class number {lost[0]}, that of {like}, has no readable training image left")
+        raise DataError(f"class number {lost[0]}, that of {like}, has no readable training image left", label=lost[0])
     return left

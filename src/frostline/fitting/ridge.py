@@ -52,6 +52,10 @@ def logit_scales(answers: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     Returns:
         ``(S,)``, each for its own answers.
     """
+    return torch.cat([_logit_scale(own[None], labels) for own in answers])  # one after the other: of many classes each is large
+
+
+def _logit_scale(answers: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     low, high = (torch.full(answers.shape[:1], bound, dtype=answers.dtype).log() for bound in SCALES)
     true = answers.gather(2, labels.expand(len(answers), -1)[..., None])[..., 0]
     for _ in range(40):

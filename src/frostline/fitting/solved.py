@@ -23,7 +23,7 @@ from frostline.heads.linear import LinearHead
 FOLDS = 5
 
 MOST_NUMBERS = 2**26
-"""Features of all folds together that are solved side by side, at most; of more, one fold after the other."""
+"""Features of all folds together that logistic heads are solved on side by side, at most; of more, one fold after the other."""
 
 AT_ONCE = Hyper(epochs=1, batch_size=1, lr=0.0, backbone_lr=0.0, weight_decay=0.0, warmup_fraction=0.0, patience=1)
 """The settings of a phase that takes no steps: one pass over all images."""
@@ -47,7 +47,7 @@ def cross_validate_solved(
     answers, labels = held_out_answers(spec, features, labels, classes, folds, strengths), labels.cpu()
     factors = ridge.logit_scales(answers, labels) if spec.kind == "ridge" else torch.ones_like(strengths)
     keys = [SolvedHead(spec, strength) for strength in strengths_of(spec)]
-    return judge(keys, answers * factors[:, None, None], labels, factors)
+    return judge(keys, answers.mul_(factors[:, None, None]), labels, factors)
 
 
 def held_out_answers(
@@ -68,7 +68,7 @@ def held_out_answers(
     """
     features, labels = features.cpu(), labels.cpu()
     answers = torch.full((len(strengths), len(labels), classes), torch.nan, dtype=torch.float64)
-    at_once = len(folds) if len(folds) * features.numel() <= MOST_NUMBERS else 1
+    at_once = len(folds) if spec.kind == "logistic" and len(folds) * features.numel() <= MOST_NUMBERS else 1  # a ridge gains nothing
     for start in range(0, len(folds), at_once):
         here = folds[start : start + at_once]
         scaled = [_scaled(scale_of(features, fold.train), features) for fold in here]

@@ -56,19 +56,19 @@ class Run:
 
     def fast_prefix(self, device: torch.device, images: ImageSet, cache: Path | None) -> Prefix:
         """The same for many images: a backbone that others have too is run by the engine that is chosen on this machine."""
-        return self._chosen(device, images, cache, "auto")
+        return self._chosen(device, images, cache, "auto", images)
 
     def prefix_as_trained(self, device: torch.device, images: ImageSet, cache: Path | None) -> Prefix:
         """The same, run as it was in training on ``images``; for the process that has just trained it."""
         return self._chosen(device, images, cache, self.recipe.engine)
 
-    def _chosen(self, device: torch.device, images: ImageSet, cache: Path | None, asked: str) -> Prefix:
+    def _chosen(self, device: torch.device, images: ImageSet, cache: Path | None, asked: str, wanted: ImageSet | None = None) -> Prefix:
         self.model.to(device)
         weights, precision = tensors_digest(self.model.backbone.state_dict()), self.recipe.precision
         if not self.recipe.head_alone:  # weights of its own: an engine would be made for this run alone
             asked, precision = "plain", "bf16" if precision == "bf16" else "fp32"
         subject = backbone_subject(self.model.opened, weights=weights, device=device, precision=precision, engine=asked)
-        return self._prefix(device, choose_engine(subject, images, cache), subject.settings)
+        return self._prefix(device, choose_engine(subject, images, cache, wanted=wanted), subject.settings)
 
     def _prefix(self, device: torch.device, engine: Engine, settings: Mapping[str, object] | None = None) -> Prefix:
         self.model.to(device)
