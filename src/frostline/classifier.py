@@ -42,7 +42,7 @@ from frostline.recipe import Recipe, make_recipe
 from frostline.run import Run, RunRecord, layout, read_run, write_run
 from frostline.run.layout import claim
 from frostline.run.record import tensor_digests
-from frostline.run.summary import Honest, Leaks, Timing, phases_json, summarise
+from frostline.run.summary import Honest, Leaks, Timing, choices_json, phases_json, summarise
 from frostline.use import familiar_of
 
 _OF_THE_RECIPE = (
@@ -167,7 +167,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         timing = Timing(0.0, began, time.perf_counter())
         leaks = Leaks(duplicates_across(manifest, digests), None)
         honest = Honest(None, None, baselines_of(finished), calibration, leaks)
-        summary = summarise(run, [*events[:-1], finished], honest, manifest, phases_json(events), timing)
+        summary = summarise(run, [*events[:-1], finished], honest, manifest, phases_json(events), choices_json(events), timing)
         metrics = [asdict(e) for e in events if isinstance(e, EpochDone)]
         self._record = RunRecord(recipe, summary, metrics, manifest, model, original)
         self._familiar = familiar

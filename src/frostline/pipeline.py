@@ -105,7 +105,7 @@ def train(
     folds = nested(recipe, at_hand, parts, lambda model, *sets: _fit(recipe, model, sets, cache, None, None), cache) if parts else None
     timing = Timing(startup, began, time.perf_counter())
     honest = Honest(test, None if folds is None else asdict(folds), baselines_of(finished), calibration, leaks)
-    summary = summarise(run, [*events[:-1], finished], honest, at_hand.manifest, journal.phases, timing)
+    summary = summarise(run, [*events[:-1], finished], honest, at_hand.manifest, journal.phases, journal.choices, timing)
     summary = write_run(out, RunRecord(recipe, summary, journal.epochs, at_hand.manifest, at_hand.model, at_hand.original))
     journal.close()
     return summary

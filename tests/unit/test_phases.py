@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from frostline import Compute, EpochDone, Finished, FreezePlan, ImageSet, Options, Phase, TransferModel, fit
+from frostline import Compute, EpochDone, Finished, FreezePlan, ImageSet, Options, Phase, TransferModel, fit, pipeline
 from frostline._rng import beta
 from frostline.data import ensure_splits, read_data
 from frostline.data.views import Views
@@ -21,6 +21,7 @@ from frostline.fitting.budget import Budget
 from frostline.fitting.ledger import Ledger
 from frostline.fitting.phases import phases_of
 from frostline.fitting.sources import ImageRows
+from frostline.recipe import make_recipe
 from frostline.run.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 
 RATES = ("images_per_second", "pictures_per_second")
@@ -336,3 +337,22 @@ def test_a_chosen_head_is_gone_on_with_in_the_phases_after_its_own(tiny, sets, t
         assert told == kept[-len(told) :]
         assert str(again.head_spec) == str(model.head_spec)
         assert all(torch.equal(whole[n], t) for n, t in again.state_dict().items())
+
+
+@pytest.mark.parametrize(("head", "key"), [("ridge", "solved"), ("ridge@auto", "depth")])
+def test_what_was_chosen_before_a_resume_is_told_after_it(tiny, images, tmp_path, head, key):
+    given = {"data": str(images), "backbone": "tiny_net:build", "engine": "plain", "device": "cpu", "epochs": 2}
+    recipe = make_recipe({**given, "head": head, "unfreeze": "last:1", "strategy": "lp-ft"})
+    how = {"cache": tmp_path / "cache", "offline": True}
+    seen = []
+
+    def stop():  # in the second phase, where nothing is chosen any more
+        return KeyboardInterrupt() if sum(isinstance(e, Planned) for e in seen) == 2 and isinstance(seen[-1], StepDone) else None
+
+    whole = pipeline.train(recipe, tmp_path / "whole", listen=lambda _: None, **how)
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.train(recipe, tmp_path / "run", listen=seen.append, stop=stop, **how)
+    again = pipeline.train(recipe, tmp_path / "run", listen=lambda _: None, resume=True, **how)
+    kept = [{k: v for k, v in told[key].items() if k != "seconds"} for told in (whole, again)]
+    assert kept[0] == kept[1]
+    assert (whole["solved"] is None, whole["sweep"]) == (again["solved"] is None, again["sweep"])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -35,12 +35,14 @@ class Checkpoint:
         epochs: one mapping an epoch, so far.
         phases: one mapping for each phase that has ended.
         number: counts the checkpoints of a run.
+        choices: what was chosen among heads and depths, so far.
     """
 
     snapshot: Snapshot
     epochs: Sequence[Mapping[str, Any]]
     phases: Sequence[Mapping[str, Any]]
     number: int
+    choices: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 def write_checkpoint(run: Path, checkpoint: Checkpoint) -> None:
@@ -57,6 +59,7 @@ def write_checkpoint(run: Path, checkpoint: Checkpoint) -> None:
         "facts": dict(checkpoint.snapshot.facts),
         "epochs": [dict(row) for row in checkpoint.epochs],
         "phases": [dict(row) for row in checkpoint.phases],
+        "choices": dict(checkpoint.choices),
         "sha256": bytes_digest(tensors),
     }
     record["self"] = settings_digest(record)
@@ -80,7 +83,7 @@ def read_checkpoint(run: Path) -> tuple[Checkpoint | None, tuple[str, ...]]:
             data = (folder / f"{number:06}.safetensors").read_bytes()
             if settings_digest(record) != claimed or bytes_digest(data) != record["sha256"] or record["format"] != _FORMAT:
                 raise ValueError("digest differs")
-            found = Checkpoint(Snapshot(record["facts"], load(data)), record["epochs"], record["phases"], number)
+            found = Checkpoint(Snapshot(record["facts"], load(data)), record["epochs"], record["phases"], number, record.get("choices", {}))
             return found, tuple(passed_over)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError):
             passed_over.append(f"{number:06}")

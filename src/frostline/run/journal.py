@@ -13,7 +13,7 @@ from frostline.fitting.snapshot import Snapshot
 from frostline.run import layout
 from frostline.run.checkpoint import Checkpoint, read_checkpoint, remove_checkpoints, write_checkpoint
 from frostline.run.identity import check_identity
-from frostline.run.summary import phase_json
+from frostline.run.summary import choice_json, phase_json
 
 SECONDS = 5.0
 """Checkpoints are written at least this long after one another, and whenever training is stopped."""
@@ -30,6 +30,7 @@ class Journal:
     Attributes:
         epochs: one mapping an epoch, those before a resume included.
         phases: one mapping for each phase that has ended, likewise.
+        choices: what was chosen among heads and depths, the first of each kind, likewise.
         snapshot: what training goes on from, or None.
         passed_over: later checkpoints that were damaged, by name.
     """
@@ -42,6 +43,7 @@ class Journal:
         self._latest: Callable[[], Snapshot] | None = None
         self.epochs: list[dict[str, Any]] = [] if checkpoint is None else [dict(row) for row in checkpoint.epochs]
         self.phases: list[dict[str, Any]] = [] if checkpoint is None else [dict(row) for row in checkpoint.phases]
+        self.choices: dict[str, Any] = {} if checkpoint is None else dict(checkpoint.choices)
         self.snapshot: Snapshot | None = None if checkpoint is None else checkpoint.snapshot
         self.passed_over = passed_over
 
@@ -68,12 +70,13 @@ class Journal:
             self.epochs.append(asdict(event))
         elif isinstance(event, PhaseDone) and self._planned is not None:
             self.phases.append(phase_json(event, self._planned))
+        self.choices = {**choice_json(event), **self.choices}
         if isinstance(event, StepDone | PhaseDone):
             self._latest = event.snapshot
         due = isinstance(event, StepDone) and time.monotonic() - self._written >= SECONDS
         if self._latest is not None and (at_once or due):
             self._number += 1
-            write_checkpoint(self._run, Checkpoint(self._latest(), self.epochs, self.phases, self._number))
+            write_checkpoint(self._run, Checkpoint(self._latest(), self.epochs, self.phases, self._number, self.choices))
             self._written = time.monotonic()
 
     def close(self) -> None:

@@ -64,6 +64,7 @@ def summarise(
     honest: Honest,
     manifest: Manifest,
     phases: Sequence[Mapping[str, Any]],
+    choices: Mapping[str, Any],
     timing: Timing,
 ) -> dict[str, Any]:
     """Put the outcome together. Keys are the contract of ``train --json``.
@@ -74,6 +75,7 @@ def summarise(
         honest: what it is to be read with.
         manifest: the images.
         phases: :func:`phase_json` of every phase, those before a resume included.
+        choices: :func:`choice_json` of every choice, likewise.
         timing: of this process.
     """
     planned = [e for e in events if isinstance(e, Planned)]
@@ -100,9 +102,7 @@ def summarise(
         "test": None if honest.test is None else scores_json(honest.test),
         "cache": _cache(planned[-1], ready),
         "engine": dict(ready[-1].engine),
-        "depth": _depth(events),
-        "sweep": _sweep(events),
-        "solved": _solved(events),
+        **{kind: choices.get(kind) for kind in ("depth", "sweep", "solved")},
         "seconds": {
             "total": total,
             "startup": timing.startup,
@@ -152,23 +152,19 @@ def _settings(run: Run, planned: Planned, finished: Finished) -> dict[str, Any]:
     }
 
 
-def _depth(events: Sequence[Event]) -> dict[str, Any] | None:
-    for event in events:
-        if isinstance(event, DepthChosen):
-            tried = dict(zip(event.names, event.accuracies, strict=True))
-            return {"chosen": event.chosen, "why": event.why, "images": event.images, "accuracy": tried}
-    return None
+def choice_json(event: Event) -> dict[str, Any]:
+    """What was chosen among heads or depths, as plain JSON values under the key that the summary has for it; empty for other events."""
+    if isinstance(event, DepthChosen):
+        tried = dict(zip(event.names, event.accuracies, strict=True))
+        return {"depth": {"chosen": event.chosen, "why": event.why, "images": event.images, "accuracy": tried}}
+    if isinstance(event, Swept):
+        return {"sweep": {**_choice(event), "heads": event.heads, "epochs": event.epochs}}
+    return {"solved": _choice(event)} if isinstance(event, Solved) else {}
 
 
-def _sweep(events: Sequence[Event]) -> dict[str, Any] | None:
-    for event in events:
-        if isinstance(event, Swept):
-            return {**_choice(event), "heads": event.heads, "epochs": event.epochs}
-    return None
-
-
-def _solved(events: Sequence[Event]) -> dict[str, Any] | None:
-    return next((_choice(e) for e in events if isinstance(e, Solved)), None)
+def choices_json(events: Sequence[Event]) -> dict[str, Any]:
+    """The first choice of each kind."""
+    return {kind: told for event in reversed(events) for kind, told in choice_json(event).items()}
 
 
 def _choice(event: Swept | Solved) -> dict[str, Any]:
