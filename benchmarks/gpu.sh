@@ -4,7 +4,7 @@
 #   benchmarks/gpu.sh pack [PYTHON-VERSION]     here: what such a machine lacks, for its Python (3.12), into .gpu/
 #   bash benchmarks/gpu.sh run [OUT]            there, in a copy of this folder with .gpu/
 #
-# run: the tests marked gpu; then gpu.py, whose records go to OUT/benchmarks.jsonl (bring them to docs/ and run benchmarks/run.py --table).
+# run: the quick tests marked gpu; then gpu.py, whose records go to OUT/benchmarks.jsonl (bring them to docs/ and run benchmarks/run.py --table).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 case "${1:-}" in
@@ -21,8 +21,9 @@ run)
     mkdir -p "$out"
     export PYTHONPATH="src:tests:.gpu/packages" FROSTLINE_TEST_IMAGES="${FROSTLINE_TEST_IMAGES:-shared/data/hymenoptera}" FROSTLINE_HOME="$(mktemp -d)"
     python3 -c 'import torch; print("torch", torch.__version__, torch.cuda.get_device_name())'
-    python3 -m pytest -q -p no:xdist -p no:cacheprovider -m gpu $(grep -rl "mark.gpu" tests) 2>&1 | tee "$out/tests.txt" | tail -n 40 || true
+    python3 -m pytest -q -p no:xdist -p no:cacheprovider -m "gpu and not slow" $(grep -rl "mark.gpu" tests) 2>&1 | tee "$out/tests.txt" | tail -n 40 || status=$?
     python3 benchmarks/gpu.py --docs "$out" --peers "$(command -v python3)" 2>&1 | tee "$out/gpu.txt"
+    exit "${status:-0}"
     ;;
 *)
     sed -n '2,7s/^# \{0,1\}//p' "$0"

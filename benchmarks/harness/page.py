@@ -296,16 +296,24 @@ def straight(points: Sequence[Record]) -> str:
 
 
 def gpu_section(found: Sequence[Record]) -> str:
-    """Images a second on a GPU, against the fastest exact forward pass."""
+    """Images a second on a GPU, against the fastest forward pass of the same precision."""
     models: dict[str, list[Mapping[str, object]]] = {}
     for r in found:
         models.setdefault(cast("str", r["model"]), []).append(r)
     lines = ["## On a GPU", f"{found[0]['machine']}; `{found[0]['command']}`"]
-    table = ["| | | images a second | of the fastest exact forward |", "|---|---|---|---|"]
+    table = ["| | | images a second | of the fastest forward in its precision | relative L2 difference |", "|---|---|---|---|---|"]
     for model, rows in models.items():
-        forward = [r for r in rows if cast("str", r["what"]).startswith("forward")]
-        exact = [cast("float", r["rate"]) for r in forward if cast("float", r.get("difference", 1)) < 1e-3]
         for r in rows:
-            share = f"{cast('float', r['rate']) / max(exact):.2f}" if exact else ""
-            table.append(f"| {model} | {r['what']} | {r['rate']:.0f} | {share} |")
+            alike = [cast("float", o["rate"]) for o in rows if _is_forward(o) and _is_half(o) == _is_half(r)]
+            share = f"{cast('float', r['rate']) / max(alike):.2f}" if alike else ""
+            apart = f"{r['difference']:.0e}" if "difference" in r else ""
+            table.append(f"| {model} | {r['what']} | {r['rate']:.0f} | {share} | {apart} |")
     return "\n\n".join([*lines, "\n".join(table)])
+
+
+def _is_forward(found: Mapping[str, object]) -> bool:
+    return cast("str", found["what"]).startswith("forward")
+
+
+def _is_half(found: Mapping[str, object]) -> bool:
+    return cast("str", found["what"]).endswith("bf16")

@@ -8,6 +8,9 @@ import torch
 
 from frostline.errors import DeviceError
 
+MOST_PINNED = 64 << 20
+"""Bytes of a batch's rows that memory is pinned for: no page of it can be taken away, and containers have little."""
+
 
 def resolve_device(name: str) -> torch.device:
     """The device for ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
@@ -51,11 +54,11 @@ def sent(values: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 def fetched(values: torch.Tensor) -> Callable[[], torch.Tensor]:
     """Begin to bring values to the CPU: what is given waits for them. A GPU meanwhile goes on with what it is given next."""
-    if values.device.type != "cuda":
+    if values.device.type != "cuda" or values.nbytes > MOST_PINNED:
         return values.cpu
     here = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
     here.copy_(values, non_blocking=True)
-    there = torch.cuda.Event()
+    there = torch.cuda.Event(blocking=True)  # else who waits turns, on a processor that decoding wants
     there.record(torch.cuda.current_stream(values.device))
 
     def arrived() -> torch.Tensor:

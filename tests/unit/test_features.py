@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,11 +25,12 @@ from frostline.errors import CacheError
 from frostline.features import FeatureStore, Prefix, ensure_features, feature_key, prefix_settings
 from frostline.features import extract as extract_module
 from frostline.features import key as key_module
+from frostline.features import pixels as pixels_module
 from frostline.features import store as store_module
 from frostline.features.engine import plain
 from frostline.features.inventory import entries, remove
 from frostline.features.key import BATCH
-from frostline.features.pixels import load_image
+from frostline.features.pixels import load_image, pixel_batches
 from frostline.features.store import decode as decode_rows
 from frostline.features.store import encode
 from frostline.fitting import CachePlanned, Planned, prepare
@@ -336,7 +338,7 @@ def test_a_preprocess_is_a_value():
 
 @pytest.mark.parametrize("storage", ["fp32", "fp16", "bf16"])
 def test_rows_left_on_disk_are_those_in_memory(opened, listed, tmp_path, storage):
-    prefix = replace(prefix_of(opened), storage=storage)
+    prefix = replace(prefix_of(opened), storage=storage, settings=prefix_settings(opened, cut="backbone", weights=opened.digest))
     store = FeatureStore.open(tmp_path, prefix.key())
     did = finished(ensure_features(store, prefix.key(), prefix, listed))
     gathered, rows = store.gather(listed.digests), store.rows_of(listed.digests)
@@ -433,6 +435,30 @@ def test_the_next_batch_is_begun_before_the_last_one_is_waited_for_across_shards
     store, _ = compute(tmp_path / "behind", opened, listed)
     assert told == ["begun 0", "begun 1", "taken 0", "begun 2", "taken 1", "begun 3", "taken 2", "taken 3"]
     assert torch.equal(store.gather(listed.digests), alone.gather(listed.digests))
+
+
+def test_a_shard_that_is_whole_is_kept_where_the_batch_after_it_fails(opened, listed, tmp_path, monkeypatch):
+    monkeypatch.setattr(store_module, "SHARD_BYTES", 32 * 8 * 4)
+    changed = sorted(listed.digests)[40]  # since it was listed; it is in the batch behind the first shard
+    digests = [d[:-1] + ("0" if d[-1] == "1" else "1") if d == changed else d for d in listed.digests]
+    with pytest.raises(CacheError, match="changed"):
+        compute(tmp_path, opened, replace(listed, digests=tuple(digests)))
+    assert sorted(len(np.load(p)) for p in tmp_path.rglob("*.npy")) == [32]
+
+
+def test_who_stops_half_way_does_not_wait_for_what_was_to_be_decoded(listed, monkeypatch):
+    begun: list[object] = []
+
+    def slow(path, digest):
+        begun.append(path)
+        time.sleep(0.05)
+        return Image.new("RGB", (32, 32))
+
+    monkeypatch.setattr(pixels_module, "load_image", slow)
+    batches = pixel_batches(listed.paths, Preprocess((32, 32), 32), [1, 59], listed.digests)
+    next(batches)
+    batches.close()
+    assert len(begun) < 60
 
 
 def test_a_batch_of_a_gpu_is_another_key_and_its_shards_are_whole_batches(opened, listed, tmp_path, monkeypatch):

@@ -148,6 +148,17 @@ def test_a_job_on_the_embedded_backbone(settings, images, tmp_path):
     assert_same_run(*both, tolerance=1e-4)
 
 
+def test_a_prefix_that_is_run_anew_in_every_epoch_is_not_filled_up_to_a_batch_of_the_device(tiny, images):
+    known = ImageSet.of(read_data(images))
+    met: list[int] = []
+    with on("cuda"):
+        model = TransferModel(tiny())
+        model.backbone.stem[0].register_forward_pre_hook(lambda layer, given: met.append(len(given[0])))
+        compute = fl.Compute(None, device="cuda", recompute=True)
+        list(fl.fit(model, fl.FreezePlan("last:1"), known, known, epochs=1, batch_size=8, compute=compute))
+    assert max(met) <= 16
+
+
 def test_a_second_run_takes_features_from_the_cache(tiny, images, tmp_path):
     first = trained(tmp_path, images, "cuda")
     moved = first.rename(tmp_path / "first")

@@ -86,6 +86,10 @@ def run(arguments: list[str]) -> int:
         return _refuse(f"terminated; what was finished is kept, {SIGNALS.advice}", TERMINATED)
     except typer.Exit as end:
         return end.exit_code
+    except RuntimeError as fault:
+        if type(fault).__name__ != "OutOfMemoryError":  # torch's, which is not imported for its name
+            raise
+        return _refuse("the GPU has not enough memory for this; what was finished is kept: use a smaller --batch-size, or --device cpu")
     except BrokenPipeError:  # whoever read our output has enough (frostline predict ... | head)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -140,7 +140,7 @@ class _Candidate:
 def _first_that_passes(subject: Subject, pictures: torch.Tensor, images: int) -> Passed:
     reference = plain(subject.body, "fp32")
     on_cpu = subject.device.type == "cpu"
-    batch = subject.normalised(pictures if on_cpu else _repeated(pictures, batch_on(subject.device)))
+    batch = subject.normalised(pictures if on_cpu else _repeated(pictures, batch_on(subject.device, subject.preprocess.crop)))
     reference.run(batch[:1])
     wanted, speed = timed(reference.run, batch, passes=1 if on_cpu else 2)  # a GPU is timed on the batch that it will be given, once warm
     refused: list[str] = []
@@ -175,6 +175,7 @@ def _candidates(subject: Subject, batch: torch.Tensor, seconds: float, images: i
     """What may be tried, the best of each precision first."""
     asked, body, fixed = subject.asked, subject.body, _fixed(subject)
     tolerance = tolerance_of(fixed, subject.device)
+    full = batch_on(subject.device, subject.preprocess.crop)
 
     def openvino(precision: str, recorded_on: int) -> tuple[Run, Any]:
         model = _openvino.convert(body, batch, recorded_on=recorded_on)
@@ -189,7 +190,7 @@ def _candidates(subject: Subject, batch: torch.Tensor, seconds: float, images: i
         if subject.precision == "auto" and images >= LARGE:
             yield _Candidate("openvino", "bf16", lambda: openvino("bf16", 1), AUTO_BF16)
     if asked == "compile" or (asked == "auto" and seconds > WORTH_COMPILING):
-        yield _Candidate("compile", fixed, lambda: (_compile.compiled(body, fixed), None), tolerance, batch_on(subject.device))
+        yield _Candidate("compile", fixed, lambda: (_compile.compiled(body, fixed), None), tolerance, full)
     if asked in ("auto", "eager"):
         yield _Candidate("eager", fixed, lambda: (plain(folded(body) or body, fixed).run, None), tolerance)
 

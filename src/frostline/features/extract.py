@@ -84,7 +84,7 @@ class Prefix:
     @property
     def batch(self) -> int:
         """Images a forward pass."""
-        return self.at_once or batch_on(self.device)
+        return self.at_once or batch_on(self.device, self.preprocess.crop)
 
     def key(self, view: View = PLAIN) -> FeatureKey:
         """The identity of its features."""
@@ -208,11 +208,21 @@ def _begun(prefix: Prefix, todo: Sequence[str], paths: Sequence[Path], view: Vie
 
 
 def _one_behind(parts: Iterable[_Part]) -> Iterator[_Part]:
-    """Each part once the next one has begun, so that a GPU has something to do while its answer is waited for and stored."""
-    last: _Part | None = None
-    for part in parts:
+    """Each part once the next one has begun, so that a GPU has something to do while its answer is waited for and stored.
+
+    Where the next one cannot be had, the last is given before that is told: with it a shard may be whole.
+    """
+    begun, last, fault = iter(parts), None, None
+    while True:
+        part = None
+        try:
+            part = next(begun, None)
+        except Exception as found:
+            fault = found
         if last is not None:
             yield last
         last = part
-    if last is not None:
-        yield last
+        if last is None:
+            break
+    if fault is not None:
+        raise fault

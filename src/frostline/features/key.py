@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 import PIL
 import torch
@@ -16,7 +16,7 @@ from frostline.data.views import PLAIN, View
 BATCH = 16
 """Images a forward pass. Fixed, and part of the key: another batch shape may round differently in the last bit."""
 CUDA_BATCH = 128
-"""The same on a CUDA device, which 16 images do not fill."""
+"""The same on a CUDA device, which 16 images do not fill: of 224 by 224 pixels, fewer of larger ones."""
 
 _FORMAT = 5  # of the cache before, maps may lie in either order
 _DECODE_RULES = 1  # of data/decode.py: raise it whenever a verdict or a pixel changes there
@@ -35,13 +35,16 @@ class FeatureKey:
     digest: str
 
 
-def batch_on(device: torch.device) -> int:
-    """Images a forward pass on a device of this kind.
+def batch_on(device: torch.device, crop: Sequence[int]) -> int:
+    """Images of ``crop`` pixels (height, width) a forward pass on a device of this kind.
 
-    >>> batch_on(torch.device("cpu")), batch_on(torch.device("cuda"))
-    (16, 128)
+    >>> [batch_on(torch.device(kind), (side, side)) for kind, side in (("cpu", 224), ("cuda", 224), ("cuda", 384), ("cuda", 1024))]
+    [16, 128, 32, 16]
     """
-    return CUDA_BATCH if device.type == "cuda" else BATCH
+    if device.type != "cuda":
+        return BATCH
+    room = CUDA_BATCH * 224 * 224 // (crop[0] * crop[1])
+    return next((n for n in (CUDA_BATCH, CUDA_BATCH // 2, CUDA_BATCH // 4) if n <= room), BATCH)
 
 
 class Described(Protocol):
@@ -96,11 +99,12 @@ def feature_key(
         view: which view of each image.
         storage: ``fp32``, ``fp16`` or ``bf16``, on disk.
     """
+    crop = cast("Mapping[str, Sequence[int]]", prefix["preprocess"])["crop"]
     settings: dict[str, object] = {
         **prefix,
         "view": view.settings(),
         "storage": storage,
-        "engine": f"{engine} channels-last batch {batch_on(device)} {device.type}",
+        "engine": f"{engine} channels-last batch {batch_on(device, crop)} {device.type}",
         "decoder": f"rules {_DECODE_RULES}, Pillow {PIL.__version__}",
     }
     return FeatureKey(settings, settings_digest(settings))

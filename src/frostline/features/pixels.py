@@ -90,9 +90,12 @@ def arriving_batches(
             return [(path, pool.submit(one, path)) for path in itertools.islice(names, size)]
 
         ahead = submit()
-        while ahead:
-            current, ahead = ahead, submit()
-            yield [path for path, _ in current], [future.result() for _, future in current]
+        try:
+            while ahead:
+                current, ahead = ahead, submit()
+                yield [path for path, _ in current], [future.result() for _, future in current]
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def pixel_batches(
@@ -142,9 +145,12 @@ def pixel_batches(
             future, digest, view = waiting.popleft()
             return seen(future.result(), digest, view)
 
-        for size, following in zip(sizes, [*sizes, 0][1:], strict=True):
-            room = size + following if plain else _MOST_PICTURES
-            yield [next_of(room) for _ in range(size)]
+        try:
+            for size, following in zip(sizes, [*sizes, 0][1:], strict=True):
+                room = size + following if plain else _MOST_PICTURES
+                yield [next_of(room) for _ in range(size)]
+        finally:  # who stops half way does not wait for what was still to be decoded
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def full_batches(count: int, size: int = BATCH) -> list[int]:

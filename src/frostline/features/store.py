@@ -30,7 +30,7 @@ A_MOMENT = 0.5
 """Seconds that the right to write is waited for before whoever asks may do something else."""
 SHARD_IMAGES = 256
 SHARD_BYTES = 32 << 20
-"""A shard holds no more images, and about no more bytes: one is held in memory while it is computed."""
+"""A shard holds no more images, and about no more bytes unless one batch has more: one is held in memory while it is computed."""
 MOST_FILES = 1 << 16
 """Files that a process is allowed to open at once where its shards take more than it was given."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -183,7 +183,7 @@ def prepare(
         bad = yield from _unreadable(images.everything, prefix)
         images = images.usable(bad)
         yield FeaturesReady(Extracted(len(images.everything), 0, 0.0), 0, images.skipped, prefix.engine.facts())
-    whole = not parts.cut.cached
+    whole, prefix = not parts.cut.cached, replace(prefix, at_once=BATCH)  # it is given the batches of training
     view = views.cached(seed)[0] if not views.live else View(views.augment, seed)
     val = None if images.val is None else ImageRows(images.val, prefix, whole=whole)
     train = ImageRows(images.train, prefix, view, 0 if views.live else views.count, whole, epochs)
