@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import shutil
 
 import pytest
@@ -151,3 +152,20 @@ def test_damaged_run(frostline, images, tmp_path):
     refused(frostline("predict", run, images), "backbone is not the one")
     weights.write_bytes(b"none")
     refused(frostline("predict", run, images), "damaged")
+
+
+def test_a_gpu_whose_memory_runs_out_is_one_line_and_other_faults_keep_their_traceback(monkeypatch, capsys):
+    module = importlib.import_module("frostline.cli.main")
+    faults = iter([torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB"), RuntimeError("a bug")])
+
+    def app(*given, **more):
+        raise next(faults)
+
+    monkeypatch.setattr(module, "app", app)
+    monkeypatch.setattr(module.SIGNALS, "install", lambda: None)
+    assert module.run(["train", "data"]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert "--batch-size" in said[0]
+    with pytest.raises(RuntimeError, match="a bug"):
+        module.run(["train", "data"])
